@@ -1,0 +1,95 @@
+# What one types here. `make run` and `make test` are all a newcomer needs; both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TOOLS := .tools/bin
+KUSTOMIZE_VERSION := v5.8.1
+HELM_VERSION := v3.21.4
+
+.PHONY: manifests-test vendored run test e2e lint docs pictures clean pyz image image-test release-check
+
+run: $(VENV)/.sandbox
+	@$(BIN)/python -m sandbox
+
+test: $(VENV)/.test
+	$(BIN)/pytest -n auto --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
+
+# Real parts in network namespaces, with faults; needs root and Linux, and says so where it cannot run.
+e2e: $(VENV)/.test
+	$(BIN)/python -m tests.e2e.requirements
+	$(BIN)/pytest tests/e2e $(PYTEST_ARGS)
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# What comes from the code or from another file: tables in READMEs, the rules in manifests and chart.
+docs: $(VENV)/.sandbox
+	$(BIN)/python -m tools.readme
+	$(BIN)/python -m tools.chart_readme
+	$(BIN)/python -m tools.shipped_rules
+	$(BIN)/python -m tools.dashboards
+
+# The pictures of the documentation: what `make run` shows, and who talks to whom (needs Graphviz).
+pictures: $(VENV)/.sandbox
+	$(BIN)/python -m tools.picture
+	dot -Tsvg docs/pictures/architecture.dot -o docs/pictures/architecture.svg
+
+# One file with all that kubenurse needs; PYZ_PYTHON=python3.13 makes it start fastest on that version.
+PYZ_PYTHON ?= $(BIN)/python
+pyz: $(VENV)/.sandbox
+	$(BIN)/python -m tools.pyz --python $(PYZ_PYTHON)
+
+# The image, by docker or podman, whichever works. IMAGE names it, IMAGE_ARGS are options for the builder.
+image: $(VENV)/.sandbox
+	$(BIN)/python -m tools.image $(IMAGE) -- $(IMAGE_ARGS)
+
+# The image on a base made by debootstrap, run beside the sandbox; needs root and Debian, and says so where it cannot run.
+image-test: $(VENV)/.test
+	$(BIN)/python -m tests.image.requirements
+	$(BIN)/pytest tests/image $(PYTEST_ARGS)
+
+# Manifests and chart, by the real kustomize and helm, which Go installs into .tools/ where they are missing.
+manifests-test: $(VENV)/.test
+	@$(MAKE) --no-print-directory --keep-going $(TOOLS)/kustomize $(TOOLS)/helm || \
+	  echo "Not installed (it takes Go and its module proxy): tests that need what is missing are skipped." >&2
+	$(BIN)/pytest -n auto tests/test_manifests.py tests/test_chart.py
+
+$(TOOLS)/kustomize:
+	GOBIN=$(CURDIR)/$(TOOLS) go install -ldflags='-s -w' sigs.k8s.io/kustomize/kustomize/v5@$(KUSTOMIZE_VERSION)
+
+$(TOOLS)/helm:
+	GOBIN=$(CURDIR)/$(TOOLS) go install -ldflags='-s -w' helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+
+# The single file, where the kustomization `vendored` can reach it.
+vendored: pyz
+	cp dist/kubenurse.pyz manifests/components/vendored/
+
+# Whether this tree can be released: the files before the tests and again after them, so that they are what was tested.
+release-check: $(VENV)/.lint
+	$(BIN)/python -m tools.release_check
+	$(MAKE) --no-print-directory lint test manifests-test pyz image-test
+	$(BIN)/python -m tools.release_check
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) has no venv module. Remedy: apt-get install python3-venv (as root), then try again." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is older than 3.11. Remedy: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.sandbox: $(BIN)/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[sandbox]'
+	@touch $@
+
+$(VENV)/.test: $(BIN)/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test]'
+	@touch $@ $(VENV)/.sandbox
+
+$(VENV)/.lint: $(VENV)/.test
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test,lint]'
+	@touch $@

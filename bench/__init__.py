@@ -1,0 +1,1 @@
+"""What this project claims about speed, memory and precision, measured; each module's docstring has its command."""

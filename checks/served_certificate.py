@@ -1,0 +1,72 @@
+"""The certificate that the agent serves, followed as its files change."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from checks.trust import file_signature
+
+log = logging.getLogger("kubenurse.server")
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    """Where the served certificate (with its chain) and its key are, PEM; they may be replaced at any time."""
+
+    certificate: Path
+    key: Path
+
+
+class Certificates:
+    """The TLS context for new connections, rebuilt when one of the files changes.
+
+    Used by the accepting thread only. Connections keep the context they began with.
+    """
+
+    def __init__(self, files: CertificateFiles) -> None:
+        """Read the files.
+
+        Raises:
+            OSError: when they cannot be used; it says why.
+        """
+        self._files = files
+        self._signature = self._files_now()
+        try:
+            self._context = self._build()
+        except OSError as error:
+            raise OSError(f"certificate {files.certificate} with key {files.key}: {in_words(error)}") from error
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context for the files as they are now; while they cannot be used, the one from before."""
+        signature = self._files_now()
+        if signature != self._signature:
+            # Remembered in either case, so that files half written are reported once and tried again as they change.
+            self._signature = signature
+            try:
+                self._context = self._build()
+            except OSError as error:
+                facts = {"certificate": str(self._files.certificate), "why": in_words(error)}
+                log.warning("certificate not reloaded, the one from before stays", extra={"facts": facts})
+            else:
+                log.info("certificate reloaded", extra={"facts": {"certificate": str(self._files.certificate)}})
+        return self._context
+
+    def _files_now(self) -> tuple[tuple[int, int, int] | None, ...]:
+        return tuple(file_signature(path) for path in (self._files.certificate, self._files.key))
+
+    def _build(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION
+        context.set_alpn_protocols(["http/1.1"])
+        # Without a password OpenSSL would ask the terminal for that of an encrypted key, and wait.
+        context.load_cert_chain(self._files.certificate, self._files.key, password="")
+        return context
+
+
+def in_words(error: OSError) -> str:
+    """Return what the system says went wrong."""
+    return error.strerror or str(error)

@@ -1,0 +1,92 @@
+{{- define "kubenurse.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- /* A name of 63 characters less those of -headless, the longest ending. */ -}}
+{{- define "kubenurse.fullname" -}}
+{{- $name := include "kubenurse.name" . -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 54 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 54 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 54 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "kubenurse.namespace" -}}
+{{- default .Release.Namespace .Values.namespace -}}
+{{- end -}}
+
+{{- define "kubenurse.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "kubenurse.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "kubenurse.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "kubenurse.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "kubenurse.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "kubenurse.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{- /* Name, namespace and labels of an object; called with the root, an ending of the name and further labels. */ -}}
+{{- define "kubenurse.metadata" -}}
+{{- $root := index . 0 -}}
+name: {{ include "kubenurse.fullname" $root }}{{ index . 1 }}
+namespace: {{ include "kubenurse.namespace" $root }}
+labels:
+  {{- merge (include "kubenurse.labels" $root | fromYaml) (index . 2) | toYaml | nindent 2 }}
+{{- end -}}
+
+{{- /* "true" or nothing, of a boolean or of a text that the agent takes for one. */ -}}
+{{- define "kubenurse.isTrue" -}}
+{{- if has (toString . | lower) (list "true" "1" "yes" "on") -}}true{{- end -}}
+{{- end -}}
+
+{{- /* "true" or nothing. Either name sets it. */ -}}
+{{- define "kubenurse.allowUnschedulable" -}}
+{{- include "kubenurse.isTrue" .Values.allow_unschedulable | default (include "kubenurse.isTrue" .Values.rbac.allow_unschedulable.enabled) -}}
+{{- end -}}
+
+{{- define "kubenurse.useTls" -}}
+{{- include "kubenurse.isTrue" .Values.use_tls -}}
+{{- end -}}
+
+{{- /* The part of a monitor that a PodMonitor's and a ServiceMonitor's endpoints have in common. */ -}}
+{{- define "kubenurse.endpointRelabelings" -}}
+- sourceLabels: [__meta_kubernetes_pod_node_name]
+  targetLabel: node
+{{- with . }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "kubenurse.servicePorts" -}}
+- name: {{ .Values.service.name | quote }}
+  port: {{ int64 .Values.service.port }}
+  targetPort: http
+{{- if include "kubenurse.useTls" . }}
+- name: https
+  port: {{ int64 .Values.tls_port }}
+  targetPort: https
+{{- end }}
+{{- end -}}
+
+{{- define "kubenurse.policyPorts" -}}
+ports:
+  - protocol: TCP
+    port: {{ int64 .Values.port }}
+  {{- if include "kubenurse.useTls" . }}
+  - protocol: TCP
+    port: {{ int64 .Values.tls_port }}
+  {{- end }}
+{{- end -}}

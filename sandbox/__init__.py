@@ -1,0 +1,1 @@
+"""A small Kubernetes cluster on loopback: API server, Service, ingress and real agents."""

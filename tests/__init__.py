@@ -1,0 +1,1 @@
+"""The tests: real sockets on loopback, in any order and in parallel."""

@@ -1,0 +1,1 @@
+"""A cluster of network namespaces with real parts: agents, kube-proxy's rules, DNS, ingress and Prometheus."""

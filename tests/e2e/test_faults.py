@@ -1,0 +1,25 @@
+"""Every fault: the agents say exactly what is wrong, in time, and take it back in time."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e import faults_api, faults_dns, faults_ingress, faults_network, faults_nodes, faults_services
+from tests.e2e.cluster import Cluster
+from tests.e2e.faults import Fault
+from tests.e2e.trial import Record, Trial
+
+FAULTS = (
+    *faults_network.FAULTS,
+    *faults_dns.FAULTS,
+    *faults_services.FAULTS,
+    *faults_ingress.FAULTS,
+    *faults_api.FAULTS,
+    *faults_nodes.FAULTS,
+)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.identifier)
+def test_agents_tell_the_truth_about(cluster: Cluster, fault: Fault, records: dict[str, Record]) -> None:
+    """What fails, where, in which words and under which event is what the fault breaks, and nothing else."""
+    records[fault.name] = Trial(cluster, fault).run()

@@ -1,0 +1,47 @@
+"""Neighbours that are the Go kubenurse v1.15: they answer /alwayshappy with an empty 200 and no header of their own."""
+
+from __future__ import annotations
+
+import http.client
+
+from tests.e2e.cluster import GO_NODE, INTERVAL, Cluster
+from tests.e2e.nodes import PORT
+from tests.waiting import until
+
+# What net/http of Go sends, with the header that v1.15 adds.
+GO_HEADERS = {
+    "User-Agent": "Go-http-client/1.1",
+    "KUBENURSE-NEIGHBOUR-ORIGIN": "kubenurse-go",
+    "Accept-Encoding": "gzip",
+}
+
+
+def test_a_go_neighbour_is_checked_like_any_other(cluster: Cluster) -> None:
+    """All agents check it, find it well, and count it among those they check."""
+    cluster.wait_calm()
+    latest = cluster.timeline.latest()
+    for node in cluster.nodes:
+        assert latest[node.name, f"path_{GO_NODE}"].ok
+        assert node.metric("kubenurse_neighbours") >= len(cluster.nodes)
+
+
+def test_a_check_by_a_go_neighbour_counts(cluster: Cluster) -> None:
+    """It is answered with 200 and nothing, and its Pod counts as one more neighbour that checks this one."""
+    node = cluster.nodes[0]
+    name = "kubenurse_neighbourhood_incoming_checks"
+    own_kind = len(cluster.nodes) - 1
+    # Callers of the last minute: those that were replaced are among them for that long.
+    until(lambda: node.metric(name) >= own_kind, timeout=10 * INTERVAL)
+    before = node.metric(name)
+
+    def ask() -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(node.addresses.v4, PORT, timeout=5)
+        try:
+            connection.request("GET", "/alwayshappy", headers=GO_HEADERS)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    assert cluster.go.namespace.call(ask) == (200, b"")
+    assert node.metric(name) == before + 1

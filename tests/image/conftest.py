@@ -1,0 +1,34 @@
+"""One image for the whole run, or the reason why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.image.podman import Podman, built_image
+from tests.image.requirements import reason_to_skip
+
+_FACTS: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def podman() -> Iterator[Podman]:
+    """Podman with the image and its base in it."""
+    reason = reason_to_skip()
+    if reason:
+        pytest.skip(reason)
+    with built_image() as podman:
+        yield podman
+
+
+@pytest.fixture
+def report() -> list[str]:
+    """What is said at the end of the run, a line each."""
+    return _FACTS
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was measured."""
+    for fact in _FACTS:
+        terminalreporter.write_line(fact)

@@ -1,0 +1,214 @@
+"""Build kubenurse as one file: ``python -m tools.pyz``, which writes dist/kubenurse.pyz.
+
+The file is a zip archive that Python runs (PEP 441). Every module is in it twice: as source, and as byte-code of one
+version of Python. zipimport takes the byte-code when its magic number is that of the running Python and the source
+otherwise, so the file starts fast on that version and runs on all. The byte-code carries the hash of its source and
+the word not to check it (PEP 552): a time stamp would have to survive the zip format's two-second steps.
+
+Inside are kubenurse, prometheus-client and urllib3 as installed beside the Python that runs this, less the modules that
+nothing imports, and the licences of all three. The same sources give the same bytes, whatever the directory, the time
+or the environment; only the versions of Python and zlib matter. The time stamps in the archive are those of
+SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/source-date-epoch/), by default the zip format's first second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import io
+import marshal
+import os
+import stat
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from tools.reachable import Source, reachable
+
+ROOT = Path(__file__).resolve().parent.parent
+VENDORED = ("prometheus-client", "urllib3")
+# A ConfigMap holds 1 MiB in all; the rest is for its other keys and its metadata.
+LARGEST_BYTES = 900_000
+SHEBANG = b"#!/usr/bin/env python3\n"
+EARLIEST = 315_532_800  # 1980-01-01, where the zip format's time begins
+
+# Has to be understood by the Pythons that it turns away, too. The exit code is that of a wrong setting.
+MAIN = b"""\
+import sys
+
+if sys.version_info < (3, 11):
+    sys.stderr.write("kubenurse: Python %d.%d is too old, expected 3.11 or newer\\n" % sys.version_info[:2])
+    sys.exit(2)
+
+from kubenurse import main
+
+sys.exit(main())
+"""
+
+# Compiles what it is sent, as the contents of .pyc files that are never checked against their source (PEP 552). What
+# marshal writes has been the same from run to run since CPython 3.11 (bpo-34093, bpo-37596), but it tells whether a
+# string is interned, and that of a path depends on who sends it.
+COMPILER = """\
+import importlib.util, marshal, sys
+magic = importlib.util.MAGIC_NUMBER + (0b01).to_bytes(4, "little")
+compiled = {}
+for path, source in marshal.load(sys.stdin.buffer).items():
+    code = compile(source, sys.intern(path), "exec", dont_inherit=True)
+    compiled[path] = magic + importlib.util.source_hash(source) + marshal.dumps(code)
+marshal.dump((sys.version_info[:2], compiled), sys.stdout.buffer)
+"""
+COMPILE_SECONDS = 120.0
+OLDEST_PYTHON = (3, 11)
+
+
+class BuildError(Exception):
+    """The file cannot be built; the message says what to do."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Build the file and print its size."""
+    parser = argparse.ArgumentParser(description="Build kubenurse as one file that any Python >= 3.11 runs.")
+    parser.add_argument("target", nargs="?", type=Path, default=ROOT / "dist" / "kubenurse.pyz")
+    parser.add_argument("--python", default=sys.executable, help="whose byte-code to put in (default: %(default)s)")
+    options = parser.parse_args(argv)
+    try:
+        archive, version = build(options.python, timestamp=_timestamp(os.environ))
+    except BuildError as error:
+        print(f"pyz: {error}", file=sys.stderr)
+        return 1
+    write(options.target, archive)
+    print(f"{options.target}: {len(archive)} bytes, starts fastest on Python {version}")
+    return 0
+
+
+def build(
+    python: str = sys.executable, *, root: Path = ROOT, timestamp: int = EARLIEST, largest: int = LARGEST_BYTES
+) -> tuple[bytes, str]:
+    """Return the archive's bytes and the version of Python on which it starts fastest, as in ``3.11``.
+
+    ``python`` is the interpreter that compiles and ``root`` is where kubenurse.py, checks/ and LICENSE are;
+    ``timestamp`` is given to all entries, in seconds since the epoch; ``largest`` is how many bytes are allowed.
+
+    Raises:
+        BuildError: when a package is not installed, the interpreter does not compile, or the archive is too large.
+    """
+    distributions = [_distribution(name) for name in VENDORED]
+    modules, files = _own(root)
+    vendored: dict[str, bytes] = {}
+    for distribution in distributions:
+        found, licences = _installed(distribution)
+        vendored |= found
+        files |= licences
+    needed = reachable(_sources({**modules, **vendored}), "kubenurse")
+    # All of kubenurse's own, so that what is missing in the archive is never a module somebody forgot to import.
+    modules |= {path: text for path, text in vendored.items() if module_name(path) in needed}
+    version, compiled = _compile(python, modules)
+    archive = SHEBANG + _zip(files | modules | compiled, timestamp)
+    if len(archive) > largest:
+        raise BuildError(f"{len(archive)} bytes are too many for a ConfigMap, expected at most {largest}")
+    return archive, version
+
+
+def write(target: Path, archive: bytes) -> None:
+    """Put the archive in place at once, executable: what starts meanwhile sees the old file or the new one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside.write_bytes(archive)
+    beside.chmod(0o755)
+    beside.replace(target)
+
+
+def module_name(path: str) -> str:
+    """Return the name of the module at ``path`` in the archive: ``checks/__init__.py`` is ``checks``."""
+    return ".".join(PurePosixPath(path).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _timestamp(environ: Mapping[str, str]) -> int:
+    text = environ.get("SOURCE_DATE_EPOCH", str(EARLIEST))
+    if not text.isdecimal():
+        raise BuildError(f"SOURCE_DATE_EPOCH={text!r}: not a time, expected seconds since 1970-01-01")
+    return int(text)
+
+
+def _compile(python: str, modules: Mapping[str, bytes]) -> tuple[str, dict[str, bytes]]:
+    """Let ``python`` compile the modules, in a process of its own in which nothing else is set.
+
+    Without column numbers in the byte-code it is a third smaller, and loaded it takes less memory; tracebacks go
+    without their carets.
+    """
+    command = [python, "-I", "-S", "-X", "no_debug_ranges", "-c", COMPILER]
+    try:
+        done = subprocess.run(
+            command, input=marshal.dumps(dict(modules)), capture_output=True, timeout=COMPILE_SECONDS, check=True
+        )
+    except subprocess.CalledProcessError as error:
+        last = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise BuildError(f"{python} does not compile kubenurse, expected Python 3.11 or newer: {last}") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"{python} does not run, expected Python 3.11 or newer: {error}") from error
+    version, compiled = marshal.loads(done.stdout)
+    if version < OLDEST_PYTHON:
+        raise BuildError(f"{python} is Python {version[0]}.{version[1]}, expected Python 3.11 or newer")
+    return "{}.{}".format(*version), {f"{path}c": code for path, code in compiled.items()}
+
+
+def _distribution(name: str) -> importlib.metadata.Distribution:
+    try:
+        return importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise BuildError(f"{name} is not installed for {sys.executable}: pip install -r requirements.txt") from error
+
+
+def _own(root: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Return kubenurse's modules, and the other files it needs or owes, by their path in the archive."""
+    modules = {"__main__.py": MAIN, "kubenurse.py": (root / "kubenurse.py").read_bytes()}
+    files = {"licenses/kubenurse/LICENSE": (root / "LICENSE").read_bytes()}
+    for file in sorted((root / "checks").rglob("*")):
+        path = file.relative_to(root).as_posix()
+        if not file.is_file() or "__pycache__" in path or file.name.startswith("."):
+            continue
+        (modules if file.suffix == ".py" else files)[path] = file.read_bytes()
+    return modules, files
+
+
+def _installed(distribution: importlib.metadata.Distribution) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Return the modules of an installed distribution and its licences.
+
+    Raises:
+        BuildError: when there is no licence: what is not ours is not to be shipped without.
+    """
+    modules: dict[str, bytes] = {}
+    licences: dict[str, bytes] = {}
+    for file in distribution.files or ():
+        if file.suffix == ".py":
+            modules[file.as_posix()] = file.read_binary()
+        elif ".dist-info" in file.parts[0] and file.name.split(".")[0] in ("LICENSE", "NOTICE", "COPYING"):
+            licences[f"licenses/{distribution.name}/{file.name}"] = file.read_binary()
+    if not licences:
+        raise BuildError(f"{distribution.name} {distribution.version} has no licence file, expected one to put inside")
+    return modules, licences
+
+
+def _sources(modules: Mapping[str, bytes]) -> dict[str, Source]:
+    return {module_name(path): Source(text, path.endswith("__init__.py")) for path, text in modules.items()}
+
+
+def _zip(files: Mapping[str, bytes], timestamp: int) -> bytes:
+    """Pack the files sorted by path, with nothing in the entries that depends on who packs, where and when."""
+    out = io.BytesIO()
+    date = time.gmtime(max(timestamp, EARLIEST))[:6]
+    with zipfile.ZipFile(out, "w") as archive:
+        for path in sorted(files):
+            entry = zipfile.ZipInfo(path, date)
+            entry.create_system = 3  # Unix, also when built elsewhere
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, files[path], compresslevel=9)
+    return out.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
