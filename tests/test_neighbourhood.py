@@ -8,7 +8,7 @@ from random import Random
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from checks.model import Neighbour
@@ -55,7 +55,6 @@ def test_each_of_a_thousand_nodes_is_checked_by_exactly_limit_others(limit: int)
     assert chosen == {pod.node_name: limit for pod in fleet}
 
 
-@settings(deadline=None)  # how fast a busy machine is is not what is tried
 @given(fleets, st.integers(0, 12))
 def test_any_fleet_is_checked_evenly(nodes: list[str], limit: int) -> None:
     """Whatever the nodes are called, every node is chosen by LIMIT others, or by all where there are fewer."""
@@ -68,7 +67,6 @@ def test_any_fleet_is_checked_evenly(nodes: list[str], limit: int) -> None:
     assert chosen == (dict.fromkeys(nodes, each) if each else {})
 
 
-@settings(deadline=None)  # how fast a busy machine is is not what is tried
 @given(fleets, st.integers(0, 12), st.randoms(use_true_random=False))
 def test_the_choice_is_the_contracts(nodes: list[str], limit: int, shuffler: Random) -> None:
     """The choice equals a reference written from the contract's words, in whatever order the Pods come."""
@@ -124,7 +122,6 @@ def test_two_pods_on_one_node_do_not_lose_each_other() -> None:
     ]
 
 
-@settings(deadline=None)  # how fast a busy machine is is not what is tried
 @given(st.lists(st.tuples(node_names, node_names), max_size=30, unique_by=lambda pair: pair[1]))
 def test_types_are_unique_and_name_the_node(pairs: list[tuple[str, str]]) -> None:
     """Each Pod has a check of its own, whose type begins with its node; each node has one that is just its name."""

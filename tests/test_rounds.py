@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import threading
@@ -215,14 +216,18 @@ def test_next_round(now: float, following: float) -> None:
 
 def test_slow_rounds_do_not_add_up(make: Make) -> None:
     """Rounds that take most of their interval start as often as those that take none of it."""
-    interval, took, rounds = 0.2, 0.15, 6
+    interval, took = 0.2, 0.15
     world = World("me_service")
     world.doing["targets"] = lambda: threading.Event().wait(took)
-    begun = time.monotonic()
     make(world, interval=interval).start()
-    world.wait_for(lambda: len(world.rounds) >= rounds)
-    drifting = rounds * (interval + took)
-    assert world.rounds[rounds - 1][1] - begun < drifting - 2 * interval
+
+    def in_time() -> int:
+        """Count the rounds that began sooner after the one before than an interval that starts at its end allows."""
+        starts = [start for _, start in world.rounds]
+        return sum(later - earlier < took + interval for earlier, later in itertools.pairwise(starts))
+
+    # A busy machine may hold up some of them, which then are left out, but not all.
+    world.wait_for(lambda: in_time() >= 5)
 
 
 def test_hanging_check_holds_up_nothing_else(make: Make) -> None:

@@ -98,7 +98,7 @@ def test_adversarial_orders_over_the_window(order: str, clock: Clock) -> None:
     assert summary.entries() <= 12 * 2000
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(
