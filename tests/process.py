@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import itertools
 import os
 import signal
 import socket
@@ -18,11 +20,19 @@ PROGRAM = Path(__file__).resolve().parent.parent / "kubenurse.py"
 ADDRESS = "127.0.0.1"
 
 
+# Below what the kernel gives to connections and to who asks for any port (ip_local_port_range): nobody else takes one
+# before it is used. Processes that run tests at the same time begin at places of their own.
+_PORTS = range(20_000, 32_000)
+_next_port = itertools.count(61 * os.getpid())
+
+
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with closing(socket.socket()) as sock:
-        sock.bind((ADDRESS, 0))
-        return int(sock.getsockname()[1])
+    """A port that nobody listens on, another one each time."""
+    while True:
+        port = _PORTS[next(_next_port) % len(_PORTS)]
+        with contextlib.suppress(OSError), closing(socket.socket()) as sock:
+            sock.bind((ADDRESS, port))
+            return port
 
 
 def environment(directory: Path, **variables: str) -> dict[str, str]:

@@ -11,9 +11,10 @@ from sandbox.agent import Agent
 from tests.waiting import until
 
 # Short rounds, and a timeout that a busy machine does not run into by itself; the log as JSON, to be read here.
+TIMEOUT = "5s"
 ENVIRON = {
     "KUBENURSE_CHECK_INTERVAL": "200ms",
-    "KUBENURSE_CHECK_TIMEOUT": "2s",
+    "KUBENURSE_CHECK_TIMEOUT": TIMEOUT,
     "KUBENURSE_CACHE_TTL": "100ms",
     "KUBENURSE_LOG_FORMAT": "json",
     "KUBENURSE_SHUTDOWN_DURATION": "300ms",

@@ -15,6 +15,7 @@ from checks.model import BUILT_IN_TYPES, TRACE_EVENTS
 from sandbox.cluster import Cluster
 from tests.seen import (
     ENVIRON,
+    TIMEOUT,
     Log,
     checks,
     failing,
@@ -166,9 +167,9 @@ def test_an_agent_that_hangs_is_a_timeout(cluster: Cluster) -> None:
     """A process that stands still takes the connection and gives no answer: the phase and the time are told."""
     watching, _, victim = cluster.agents
     victim.signal(signal.SIGSTOP)
-    found = wait_for_state(watching, "path_node-3", "response: timed out after 2s")
+    found = wait_for_state(watching, "path_node-3", f"response: timed out after {TIMEOUT}")
     assert found["event"] == "timeout"
-    assert found["duration"] == pytest.approx(2, abs=1)
+    assert 4.9 < found["duration"] < 10
     assert {"connect_done", "wrote_request"} <= found["trace"].keys()
     victim.signal(signal.SIGCONT)
     wait_for_state(watching, "path_node-3", "ok")
@@ -203,6 +204,10 @@ def test_a_cordoned_node_is_left_alone(cluster: Cluster) -> None:
 def test_a_pod_that_is_deleted_is_no_error(cluster: Cluster) -> None:
     """An agent that ends as Pods end is not checked any more and not complained of; its successor is found."""
     *others, leaving = cluster.agents
+    leaving.environ["KUBENURSE_SHUTDOWN_DURATION"] = "3s"  # a busy machine takes its time to tell the others
+    leaving.restart()
+    for number, agent in enumerate(cluster.agents, start=1):
+        wait_until_well(agent, *PATHS[number])
     logs = [Log(agent) for agent in others]
     leaving.stop()
     assert leaving.exit_code == 0
@@ -211,6 +216,7 @@ def test_a_pod_that_is_deleted_is_no_error(cluster: Cluster) -> None:
         assert "path_node-3" not in states(agent)
         assert failing(agent) == {}
     assert [log.events("path_node-3") for log in logs] == [[], []]
+    leaving.environ["KUBENURSE_SHUTDOWN_DURATION"] = ENVIRON["KUBENURSE_SHUTDOWN_DURATION"]
     leaving.restart()
     for agent in others:
         wait_for_state(agent, "path_node-3", "ok")
@@ -229,7 +235,7 @@ def test_sigterm_drains(cluster: Cluster) -> None:
     assert agent.get("/alwayshappy").status == 200
     assert agent.state()["not_ready"] == "shutting down"
     assert agent.get("/alive").status == 200
-    agent.environ["KUBENURSE_SHUTDOWN_DURATION"] = "300ms"
+    agent.environ["KUBENURSE_SHUTDOWN_DURATION"] = ENVIRON["KUBENURSE_SHUTDOWN_DURATION"]
     agent.restart()  # stops it with a second SIGTERM
     assert [line["event"] for line in log.events() if line["level"] != "info"] == []
     ended = [line for line in log.events() if line["event"] in ("agent stopping", "agent stopped")]

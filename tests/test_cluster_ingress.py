@@ -10,7 +10,17 @@ import pytest
 from sandbox.certificates import CertificateAuthority
 from sandbox.cluster import Cluster
 from sandbox.ingress import ELSEWHERE, Fault
-from tests.seen import ENVIRON, Log, failing, states, value, wait_for_rounds, wait_for_state, wait_until_well
+from tests.seen import (
+    ENVIRON,
+    TIMEOUT,
+    Log,
+    failing,
+    states,
+    value,
+    wait_for_rounds,
+    wait_for_state,
+    wait_until_well,
+)
 from tests.waiting import until
 
 # In words and as the label of kubenurse_errors_total; {url} is the ingress's.
@@ -21,8 +31,8 @@ EXPECTED = {
     Fault.EXPIRED: ("tls: certificate has expired", "tls_handshake_done"),
     Fault.SELF_SIGNED: ("tls: self-signed certificate", "tls_handshake_done"),
     Fault.WRONG_NAME: ("tls: hostname mismatch, certificate is not valid for 'localhost'", "tls_handshake_done"),
-    Fault.HANG: ("response: timed out after 2s", "timeout"),
-    Fault.SLOW_HEADERS: ("response: timed out after 2s", "timeout"),
+    Fault.HANG: (f"response: timed out after {TIMEOUT}", "timeout"),
+    Fault.SLOW_HEADERS: (f"response: timed out after {TIMEOUT}", "timeout"),
     Fault.CUT_HEAD: ("response: truncated", "round_trip_error"),
     Fault.CUT_BODY: ("response: truncated, 991 bytes are missing", "round_trip_error"),
 }

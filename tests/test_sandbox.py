@@ -18,6 +18,7 @@ from sandbox.certificates import CertificateAuthority, ServiceAccountDirectory
 from sandbox.ingress import ELSEWHERE, Fault, Ingress
 from sandbox.listener import MAX_CONNECTIONS, Listener, reset
 from sandbox.service import Address, Service
+from tests.process import ADDRESS, free_port
 
 TIMEOUT = 20.0
 
@@ -77,9 +78,7 @@ def is_reset(server: Listener) -> bool:
 
 def closed_port() -> Address:
     """An address that nobody listens on."""
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        address, port = listener.getsockname()
-        return address, port
+    return ADDRESS, free_port()
 
 
 # Certificates

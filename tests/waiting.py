@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], timeout: float = 20.0, every: float = 0.02) -> T:
+def until(look: Callable[[], T], timeout: float = 40.0, every: float = 0.02) -> T:
     """Look again and again until what is seen is truthy, and return it; fail after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while True:

@@ -7,6 +7,7 @@ import pytest
 from tests.e2e import faults_api, faults_dns, faults_ingress, faults_network, faults_nodes, faults_services
 from tests.e2e.cluster import Cluster
 from tests.e2e.faults import Fault
+from tests.e2e.stalls import again_after_a_stall
 from tests.e2e.trial import Record, Trial
 
 FAULTS = (
@@ -20,6 +21,7 @@ FAULTS = (
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.identifier)
+@again_after_a_stall
 def test_agents_tell_the_truth_about(cluster: Cluster, fault: Fault, records: dict[str, Record]) -> None:
     """What fails, where, in which words and under which event is what the fault breaks, and nothing else."""
     records[fault.name] = Trial(cluster, fault).run()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 
 from tests.e2e.cluster import INTERVAL, Cluster
+from tests.e2e.stalls import again_after_a_stall
 from tests.e2e.trial import Errors, errors
 from tests.e2e.watcher import DISCOVERY
 
 
+@again_after_a_stall
 def test_a_rolling_restart_is_no_error_to_anybody(cluster: Cluster) -> None:
     """While all agents are replaced one after the other, under new names and addresses, no check of any agent fails."""
     cluster.wait_calm()
