@@ -38,6 +38,8 @@ log = logging.getLogger("kubenurse.server")
 LINGER_SECONDS = 1.0
 STOP_SECONDS = 2.0
 SHORTAGE_PAUSE_SECONDS = 0.1
+# Stopping wakes the server, so that it need not look for that. By default it would, twice a second on every node.
+POLL_SECONDS = 60.0
 
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _LISTENER_IS_GONE = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
@@ -116,7 +118,7 @@ class Server(ThreadingHTTPServer):
         """
         self._ending = True
         if self._thread:
-            # Wakes serve_forever, which otherwise looks every half second for whether to end.
+            # Wakes serve_forever, which then looks whether to end.
             with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
             self.shutdown()
@@ -126,7 +128,7 @@ class Server(ThreadingHTTPServer):
 
     def _serve(self) -> None:
         try:
-            self.serve_forever()
+            self.serve_forever(poll_interval=POLL_SECONDS)
         except BaseException as error:
             log.critical("server died", extra={"facts": {"server": self.name, "why": repr(error)}})
             self._on_death(self.name, error)

@@ -20,6 +20,8 @@ from sandbox.objects import make_pod
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 3.0
+# What a Pod is given to end by itself.
+GRACE_PERIOD = 10.0
 ANSWER_TIMEOUT = 15.0
 STDERR_TAIL_BYTES = 2000
 _POLL = 0.02
@@ -125,7 +127,7 @@ class Agent:
         self._has_served = False
         self._api.put("pods", make_pod(self.pod, self.node, self.address[0], terminating=True))
         self.signal(signal.SIGTERM)
-        self.wait_until_ended()
+        self.wait_until_ended(GRACE_PERIOD)
         self._api.delete("pods", self.pod)
 
     def kill(self) -> None:

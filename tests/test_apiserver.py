@@ -162,7 +162,7 @@ def test_watch_without_a_version_begins_with_what_is_there(kube: Kube, core: Any
 def test_bookmarks_come_to_those_who_ask(kube: Kube, core: Any) -> None:
     """A quiet watch gets bookmarks while it lasts and one at its end, if it asked for them, else nothing."""
     version = core.list_namespaced_pod(NAMESPACE).metadata.resource_version
-    options = {"resource_version": version, "timeout_seconds": 1}
+    options = {"resource_version": version, "timeout_seconds": 3}
     asked = Watcher(core.list_namespaced_pod, NAMESPACE, allow_watch_bookmarks=True, **options)
     not_asked = Watcher(core.list_namespaced_pod, NAMESPACE, **options)
     asked.join(PATIENCE)

@@ -204,7 +204,7 @@ def test_a_cordoned_node_is_left_alone(cluster: Cluster) -> None:
 def test_a_pod_that_is_deleted_is_no_error(cluster: Cluster) -> None:
     """An agent that ends as Pods end is not checked any more and not complained of; its successor is found."""
     *others, leaving = cluster.agents
-    leaving.environ["KUBENURSE_SHUTDOWN_DURATION"] = "3s"  # a busy machine takes its time to tell the others
+    leaving.environ["KUBENURSE_SHUTDOWN_DURATION"] = "2s"  # a busy machine takes its time to tell the others
     leaving.restart()
     for number, agent in enumerate(cluster.agents, start=1):
         wait_until_well(agent, *PATHS[number])

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -22,6 +23,7 @@ import pytest
 from checks.connections import Connections, SparseLog
 from checks.http1 import LARGEST_HEAD_BYTES, Request, Response
 from checks.server import Server, _where
+from tests.waiting import until
 
 PATIENCE = 20.0
 GET = b"GET /alwayshappy HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -438,6 +440,23 @@ def test_threads_have_names() -> None:
         Client.of(server) as client,
     ):
         assert {server.name, f"{server.name}-connection"} <= set(client.ask().body.decode().split())
+
+
+def test_an_idle_server_sleeps() -> None:
+    """While nobody asks, its thread is not woken: nothing is spent on a node where nothing happens."""
+    with serving() as server, Client.of(server) as client:
+        assert client.ask().status == 200  # so that it has started
+        (tid,) = [thread.native_id for thread in threading.enumerate() if thread.name == server.name]
+        status = Path(f"/proc/self/task/{tid}/status")
+
+        def wakes() -> int:
+            (line,) = [line for line in status.read_text().splitlines() if line.startswith("voluntary_ctxt_switches")]
+            return int(line.split()[1])
+
+        until(lambda: "State:\tS" in status.read_text())
+        before = wakes()
+        threading.Event().wait(1.5)
+        assert wakes() - before <= 1
 
 
 def test_running_out_of_descriptors_is_survived() -> None:
