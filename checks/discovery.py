@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
+import math
 import random as random_module
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from urllib.parse import quote
 
 from checks.follow import Follower
 from checks.kubeapi import KubeApi, Object, section, text_of
-from checks.model import NOT_SYNCED, OK, Neighbour, Neighbourhood
+from checks.kubeapi_errors import ApiError
+from checks.model import NOT_SYNCED, OK, RUNNING, Neighbour, Neighbourhood
+from checks.starting import NOT_READY, Starting, epoch_seconds
 
 log = logging.getLogger("kubenurse.discovery")
 
 UNSCHEDULABLE_TAINT = "node.kubernetes.io/unschedulable"
-RUNNING = "Running"
 # What kubectl shows for a Pod with a deletionTimestamp, whatever its phase.
 TERMINATING = "Terminating"
-# A running Pod that is not ready. One that never was is starting, and is not checked for so many seconds: it has an
-# address before its process listens on it.
-NOT_READY = "NotReady"
-START_GRACE = 30.0
 NODES_HINT = "grant list and watch on nodes, or set KUBENURSE_ALLOW_UNSCHEDULABLE=true"
 # While Pods come and go by the hundred, one line in so many seconds says which.
 SECONDS_BETWEEN_LOGS = 5.0
@@ -33,7 +32,7 @@ STOP_TIMEOUT = 2.0
 
 
 class Discovery:
-    """Follows the neighbours until stopped, in at most two threads: one for Pods, one for nodes.
+    """Follows the neighbours until stopped, in two threads: one for Pods, one for nodes; at times a timer's beside.
 
     ``label_selector`` selects the agents' Pods in ``namespace``; ``own_pod`` is this one's name. ``node_name`` is the
     own node; when empty, it is taken from the own Pod. With ``allow_unschedulable`` nodes are not read. ``api`` is
@@ -68,18 +67,22 @@ class Discovery:
         self._settled = threading.Event()
         self._publishing = threading.Lock()
         self._snapshot = Neighbourhood(NOT_SYNCED, own_node=node_name)
-        # By the names of Pods: until when a Pod may be starting (on the clock), in the past for one that was ready.
-        self._starting_until: dict[str, float] = {}
+        self._starting = Starting(clock)
         self._logged_names: frozenset[str] = frozenset()
-        self._logged_at = float("-inf")
+        self._logged_at = -math.inf
+        # Looks again when time alone changes the picture, or lets a line be logged. There is at most one.
+        self._timer: threading.Timer | None = None
+        # Who is chosen depends on the own node: until it was sought, Pods are as good as not known.
+        self._sought_own_node = False
+        self._pods_path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods"
         self._pods = Follower(
             "pods",
             api,
-            f"/api/v1/namespaces/{quote(namespace, safe='')}/pods",
+            self._pods_path,
             {"labelSelector": label_selector},
             partial(_keep_pod, schedulable=None if allow_unschedulable else True),
             stopping=self._stopping,
-            on_update=self._publish,
+            on_update=self._publish_pods,
             on_error=on_error,
             clock=clock,
             random=random,
@@ -112,6 +115,9 @@ class Discovery:
         """End the requests under way and wait at most ``STOP_TIMEOUT`` seconds for the threads."""
         self._stopping.set()
         self._api.close()
+        with self._publishing:
+            self._look_again(math.inf)
+            self._log_changes(self._snapshot)
         deadline = time.monotonic() + STOP_TIMEOUT
         for thread in self._threads:
             if thread.is_alive():
@@ -125,6 +131,22 @@ class Discovery:
         """Wait for the first picture, at most ``timeout`` seconds; False too as soon as it is known to fail."""
         return self._settled.wait(timeout) and self._snapshot.synced_at is not None
 
+    def _publish_pods(self) -> None:
+        if not self._sought_own_node and self._pods.synced_at is not None:
+            if not self._node_name and self._own_pod not in self._pods.kept:
+                with contextlib.suppress(ApiError):
+                    self._node_name = self._node_of_own_pod()
+            self._sought_own_node = True
+        self._publish()
+
+    def _node_of_own_pod(self) -> str:
+        """Ask for the own Pod, which the selector need not select, by a list: reading one Pod takes another right."""
+        for page in self._api.list_pages(self._pods_path, {"fieldSelector": f"metadata.name={self._own_pod}"}):
+            for item in page.items:
+                if text_of(section(item, "metadata"), "name") == self._own_pod:
+                    return text_of(section(item, "spec"), "nodeName")
+        return ""
+
     def _publish(self) -> None:
         """Make the new picture the one that is seen, and tell who wants to know; one of the two threads at a time."""
         with self._publishing:
@@ -137,17 +159,28 @@ class Discovery:
                 self._settled.set()
             if dataclasses.replace(before, synced_at=after.synced_at) != after:
                 self._on_change(after)
-            changes = self._changes_to_log(after)
-        if changes:
-            log.info("neighbours changed", extra={"facts": changes})
+            if self._clock() >= self._logged_at + SECONDS_BETWEEN_LOGS:
+                self._log_changes(after)
+            self._look_again(min(self._starting.next_end(), self._next_log()))
+
+    def _look_again(self, moment: float) -> None:
+        """Publish at a moment on the clock, unless that is infinity; any other moment is forgotten."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if moment < math.inf and not self._stopping.is_set():
+            self._timer = threading.Timer(max(0.0, moment - self._clock()), self._publish)
+            self._timer.name = "discovery-timer"
+            self._timer.daemon = True
+            self._timer.start()
 
     def _picture(self) -> Neighbourhood:
         """Put together what both threads know now."""
-        pods = self._pods.kept
+        pods = self._pods.kept if self._sought_own_node else {}
         cordoned = self._nodes.kept if self._nodes else {}
         own = pods.get(self._own_pod)
         own_node = self._node_name or (own.node_name if own else "")
-        started = self._started(pods)
+        started = self._starting.started(pods)
         reachable = [
             pod
             for name, pod in sorted(started.items())
@@ -169,45 +202,31 @@ class Discovery:
             synced_at=synced_at,
         )
 
-    def _started(self, pods: Mapping[str, Neighbour]) -> dict[str, Neighbour]:
-        """Return the Pods that are not just starting; those that are not ready for another reason are running Pods.
-
-        Looked at again with every event and bookmark, so that the grace may last up to a minute longer.
-        """
-        now = self._clock()
-        self._starting_until = {name: until for name, until in self._starting_until.items() if name in pods}
-        started = {}
-        for name, pod in pods.items():
-            if pod.phase != NOT_READY:
-                started[name] = pod
-                if pod.phase == RUNNING:
-                    self._starting_until[name] = float("-inf")
-            elif now >= self._starting_until.setdefault(name, now + START_GRACE):
-                started[name] = dataclasses.replace(pod, phase=RUNNING)
-        return started
-
     def _failures(self) -> str:
         followers = (self._pods, self._nodes)
         return "; ".join(f"{each.name}: {each.failure}" for each in followers if each and each.failure)
 
     def _synced_at(self) -> float | None:
         """When the older half of the picture was confirmed; nodes that could never be read are no half."""
-        pods = self._pods.synced_at
+        pods = self._pods.synced_at if self._sought_own_node else None
         if pods is None or self._nodes is None:
             return pods
         if self._nodes.synced_at is None:
             return pods if self._nodes.failure else None
         return min(pods, self._nodes.synced_at)
 
-    def _changes_to_log(self, picture: Neighbourhood) -> dict[str, str | int]:
-        """Return what to say of the neighbours that came and left since the last time, empty for nothing (yet)."""
-        names = frozenset(neighbour.pod_name for neighbour in picture.neighbours)
-        now = self._clock()
-        if names == self._logged_names or now - self._logged_at < SECONDS_BETWEEN_LOGS:
-            return {}
+    def _next_log(self) -> float:
+        """Return when the changes that are still to be logged may be, infinity when there are none."""
+        return math.inf if _names(self._snapshot) == self._logged_names else self._logged_at + SECONDS_BETWEEN_LOGS
+
+    def _log_changes(self, picture: Neighbourhood) -> None:
+        """Say which neighbours came and left since the last time, if any."""
+        names = _names(picture)
         added, removed = names - self._logged_names, self._logged_names - names
-        self._logged_names, self._logged_at = names, now
-        return {"added": _some(added), "removed": _some(removed), "neighbours": len(names)}
+        if added or removed:
+            self._logged_names, self._logged_at = names, self._clock()
+            facts = {"added": _some(added), "removed": _some(removed), "neighbours": len(names)}
+            log.info("neighbours changed", extra={"facts": facts})
 
 
 def _keep_pod(item: Object, schedulable: bool | None) -> Neighbour:
@@ -220,6 +239,7 @@ def _keep_pod(item: Object, schedulable: bool | None) -> Neighbour:
         node_name=text_of(section(item, "spec"), "nodeName"),
         phase=TERMINATING if metadata.get("deletionTimestamp") else _phase(status),
         schedulable=schedulable,
+        started_at=_started_at(status),
     )
 
 
@@ -232,12 +252,28 @@ def _phase(status: Object) -> str:
     return phase
 
 
+def _started_at(status: Object) -> float | None:
+    """Return when the last of its containers was started, or, where that is not told, the Pod."""
+    containers = status.get("containerStatuses")
+    times = [
+        text_of(section(section(container, "state"), "running"), "startedAt")
+        for container in (containers if isinstance(containers, list) else ())
+        if isinstance(container, dict)
+    ]
+    moments = [epoch_seconds(text) for text in times or [text_of(status, "startTime")]]
+    return max((moment for moment in moments if moment is not None), default=None)
+
+
 def _keep_node(item: Object) -> bool | None:
     """Tell whether a node is cordoned; None when not. The selector is the server's, the definition is ours."""
     spec = section(item, "spec")
     taints = spec.get("taints") or ()
     tainted = any(isinstance(taint, dict) and taint.get("key") == UNSCHEDULABLE_TAINT for taint in taints)
     return True if spec.get("unschedulable") is True or tainted else None
+
+
+def _names(picture: Neighbourhood) -> frozenset[str]:
+    return frozenset(neighbour.pod_name for neighbour in picture.neighbours)
 
 
 def _some(names: frozenset[str]) -> str:

@@ -45,9 +45,10 @@ Object = dict[str, Any]
 _LIST_FIELDS = ("metadata", "items", "resourceVersion", "continue")
 _OBJECT_FIELDS = ("name", "deletionTimestamp", "spec", "nodeName", "unschedulable", "taints", "key")
 _STATUS_FIELDS = ("status", "phase", "podIP", "hostIP", "conditions", "kind", "code", "message")
+_START_FIELDS = ("startTime", "containerStatuses", "state", "running", "startedAt")
 _REFUSAL_FIELDS = ("details", "retryAfterSeconds")
 _EVENT_FIELDS = ("type", "object")
-_KEPT = frozenset((*_LIST_FIELDS, *_OBJECT_FIELDS, *_STATUS_FIELDS, *_REFUSAL_FIELDS, *_EVENT_FIELDS))
+_KEPT = frozenset((*_LIST_FIELDS, *_OBJECT_FIELDS, *_STATUS_FIELDS, *_START_FIELDS, *_REFUSAL_FIELDS, *_EVENT_FIELDS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from types import MappingProxyType
 OK = "ok"
 SKIPPED = "skipped"
 NOT_SYNCED = "not synced yet"
+# The phase of a Pod whose containers run.
+RUNNING = "Running"
 
 API_SERVER_DIRECT = "api_server_direct"
 API_SERVER_DNS = "api_server_dns"
@@ -104,7 +106,10 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """Another agent's Pod. ``schedulable`` is None when nodes are not read."""
+    """Another agent's Pod. ``schedulable`` is None when nodes are not read.
+
+    ``started_at`` is when its containers were last started, in epoch seconds by the node's clock, None if not known.
+    """
 
     pod_name: str
     pod_ip: str
@@ -112,6 +117,7 @@ class Neighbour:
     node_name: str
     phase: str
     schedulable: bool | None = None
+    started_at: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Layout: the Kubernetes API reference, core/v1 Pod and Node (https://kubernetes.i
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -30,12 +31,13 @@ def make_pod(
     namespace: str = NAMESPACE,
     host_ip: str = "",
     terminating: bool = False,
+    started: str = "",
     size: int = 0,
 ) -> Object:
     """Return an agent's Pod; ``ip`` may be empty, as it is before the Pod has got one.
 
-    ``labels`` default to ``LABELS``, ``host_ip`` to ``ip`` (right under hostNetwork). The Pod is padded to at least
-    ``size`` bytes of compact JSON; without, it has about 3.5 KB.
+    ``labels`` default to ``LABELS``, ``host_ip`` to ``ip`` (right under hostNetwork), ``started``, in RFC 3339's
+    format, to now. The Pod is padded to at least ``size`` bytes of compact JSON; without, it has about 3.5 KB.
     """
     metadata: Object = {
         "name": name,
@@ -61,7 +63,7 @@ def make_pod(
         "kind": "Pod",
         "metadata": metadata,
         "spec": _pod_spec(node),
-        "status": _pod_status(phase, ip, host_ip or ip),
+        "status": _pod_status(phase, ip, host_ip or ip, started),
     }
     return _padded(pod, size)
 
@@ -124,11 +126,12 @@ def _pod_spec(node: str) -> Object:
     }
 
 
-def _pod_status(phase: str, ip: str, host_ip: str) -> Object:
+def _pod_status(phase: str, ip: str, host_ip: str, started: str) -> Object:
+    started = started or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     running = phase == "Running"
     status: Object = {
         "phase": phase,
-        "startTime": _CREATED,
+        "startTime": started,
         "qosClass": "Burstable",
         "conditions": [
             _condition("Initialized", True, ""),
@@ -144,7 +147,7 @@ def _pod_status(phase: str, ip: str, host_ip: str) -> Object:
                 "containerID": "containerd://" + 64 * "b",
                 "ready": running,
                 "restartCount": 0,
-                "state": {"running": {"startedAt": _CREATED}} if running else {"waiting": {"reason": "Creating"}},
+                "state": {"running": {"startedAt": started}} if running else {"waiting": {"reason": "Creating"}},
             }
         ],
     }

@@ -292,6 +292,15 @@ def test_the_own_node_is_found_or_told(kube: Kube) -> None:
         assert names(discovery.snapshot()) == ["pod-0", "pod-1", "pod-2"]
 
 
+def test_the_own_node_is_found_where_the_filter_leaves_the_own_pod_out(kube: Kube) -> None:
+    """The filter is about neighbours: the own Pod may have other labels, and its node is found all the same."""
+    kube.server.put("pods", make_pod("own", "node-7", "10.0.0.7", labels={"app": "other"}))
+    with discovering(kube, own_pod="own") as discovery:
+        picture = synced(discovery)
+        assert (picture.own_node, picture.known) == ("node-7", 3)
+        assert names(picture) == ["pod-0", "pod-1", "pod-2"]
+
+
 def test_host_network_and_pods_on_the_own_node(kube: Kube) -> None:
     """A Pod that has its node's address, and one on the own node, are neighbours like any other."""
     kube.server.put("pods", make_pod("pod-1", "node-0", "192.0.2.1", host_ip="192.0.2.1"))
@@ -352,6 +361,31 @@ def test_changes_of_neighbours_are_logged_in_bounded_lines(kube: Kube, caplog: p
         updated = discovery.snapshot().synced_at
         until(lambda: discovery.snapshot().synced_at != updated)
         assert len(log.changes()) == 2
+
+
+def test_changes_held_back_are_logged_when_their_time_comes(
+    kube: Kube, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last of several changes is not left unsaid until something else happens."""
+    monkeypatch.setattr("checks.discovery.SECONDS_BETWEEN_LOGS", 1.0)
+    kube.server.bookmark_seconds = 3600.0
+    log = Log(caplog)
+    with discovering(kube):
+        until(log.changes)
+        kube.put_pods("pod-3")
+        until(lambda: len(log.changes()) == 2)
+        assert log.changes()[1]["added"] == "pod-3"
+
+
+def test_changes_held_back_are_logged_at_the_end(kube: Kube, caplog: pytest.LogCaptureFixture) -> None:
+    """An agent that stops says what it knows of its neighbours before."""
+    log = Log(caplog)
+    with discovering(kube, clock=lambda: 0.0) as discovery:
+        until(log.changes)
+        kube.put_pods("pod-3")
+        wait_for_names(discovery, "pod-1", "pod-2", "pod-3")
+        assert len(log.changes()) == 1
+    assert [line["added"] for line in log.changes()] == ["pod-1,pod-2", "pod-3"]
 
 
 def test_many_pods_are_kept_by_what_is_used_of_them(kube: Kube) -> None:

@@ -39,7 +39,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"channel", "kubeapi_errors", "kubeconfig", "config"}),
     # What is to be checked, and the ways to the network.
     frozenset({"api_server", "me", "neighbourhood", "extra", "skips", "startup", "keeper", "kubeapi"}),
-    frozenset({"probe", "follow"}),
+    frozenset({"probe", "follow", "starting"}),
     # When it is checked, and what becomes of the results.
     frozenset({"rounds", "discovery", "metrics", "transitions", "endpoints", "terminal"}),
     # What faces the outside: clients, and the person at a terminal.

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from checks.discovery import START_GRACE, Discovery
-from checks.model import Neighbour
+from checks import starting
+from checks.discovery import Discovery
+from checks.model import RUNNING, Neighbour
+from checks.starting import NOT_READY, START_GRACE, Starting, epoch_seconds
 from sandbox.objects import NAMESPACE, Object, make_node, make_pod
 from tests.kube import Kube
 from tests.waiting import until
@@ -55,10 +57,10 @@ def discovering(kube: Kube, clock: Clock | None = None) -> Iterator[Discovery]:
         discovery.stop()
 
 
-def pod(name: str, *, ready: bool) -> Object:
-    """Return a running Pod that is ready or not."""
+def pod(name: str, *, ready: bool, started: str = "") -> Object:
+    """Return a running Pod that is ready or not, started now or at a time of its own."""
     number = name.rpartition("-")[2]
-    made = make_pod(name, f"node-{number}", f"10.0.0.{number}")
+    made = make_pod(name, f"node-{number}", f"10.0.0.{number}", started=started)
     for condition in made["status"]["conditions"]:
         if condition["type"] in ("Ready", "ContainersReady"):
             condition["status"] = str(ready)
@@ -104,6 +106,83 @@ def test_a_pod_that_does_not_become_ready_is_checked_in_the_end(kube: Kube) -> N
         until(lambda: [each.pod_name for each in neighbours(discovery)] == ["pod-1"])
         clock.ahead = START_GRACE + 1
         until(lambda: [each.pod_name for each in neighbours(discovery)] == ["pod-1", "pod-2"])
+
+
+def test_the_end_of_a_start_is_not_waited_for_with_the_next_event(kube: Kube, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing else happens, and no bookmark comes, a Pod's time to start ends all the same."""
+    monkeypatch.setattr(starting, "START_GRACE", 2.0)
+    kube.server.bookmark_seconds = 3600.0
+    with discovering(kube) as discovery:
+        until(lambda: len(neighbours(discovery)) == 1)
+        kube.server.put("pods", pod("pod-2", ready=False))
+        until(lambda: discovery.snapshot().known == 2)
+        assert len(neighbours(discovery)) == 1
+        until(lambda: len(neighbours(discovery)) == 2)
+
+
+def test_a_pod_that_runs_for_long_is_not_starting(kube: Kube) -> None:
+    """An agent that starts while a neighbour is not ready checks it at once, if that one had its time to start."""
+    kube.server.put("pods", pod("pod-2", ready=False, started="2026-01-02T03:04:05Z"), pod("pod-3", ready=False))
+    with discovering(kube) as discovery:
+        assert discovery.wait_synced(20)
+        assert discovery.snapshot().known == 3
+        assert [each.pod_name for each in neighbours(discovery)] == ["pod-1", "pod-2"]
+
+
+@pytest.mark.parametrize(
+    ("status", "seconds"),
+    [
+        ({"startTime": "1970-01-01T00:00:05Z"}, 5.0),
+        ({"startTime": "1970-01-01T00:00:05Z", "containerStatuses": []}, 5.0),
+        ({"containerStatuses": [{"state": {"running": {"startedAt": "1970-01-01T00:01:00Z"}}}]}, 60.0),
+        (
+            {
+                "startTime": "1970-01-01T00:00:05Z",
+                "containerStatuses": [
+                    {"state": {"running": {"startedAt": "1970-01-01T00:01:00Z"}}},
+                    {"state": {"running": {"startedAt": "1970-01-01T00:02:00Z"}}},
+                    {"state": {"waiting": {}}},
+                ],
+            },
+            120.0,
+        ),
+        ({}, None),
+        ({"startTime": "yesterday"}, None),
+        ({"startTime": 5, "containerStatuses": [None, {"state": None}]}, None),
+    ],
+)
+def test_a_pod_is_as_old_as_its_last_container(kube: Kube, status: Object, seconds: float | None) -> None:
+    """Images may take long to come: what counts is when the last container was started."""
+    told = pod("pod-2", ready=True)
+    del told["status"]["startTime"], told["status"]["containerStatuses"]
+    told["status"] |= status
+    kube.server.put("pods", told)
+    with discovering(kube) as discovery:
+        until(lambda: len(neighbours(discovery)) == 2)
+        assert neighbours(discovery)[1].started_at == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1970-01-01T00:00:01Z", 1.0), ("1970-01-01T01:00:01+01:00", 1.0), ("", None), ("1970-01-01T00:00:01", None)],
+)
+def test_times_of_objects(text: str, seconds: float | None) -> None:
+    """Times carry their zone; what is none is no time."""
+    assert epoch_seconds(text) == seconds
+
+
+@pytest.mark.parametrize(("age", "checked_after"), [(None, 30), (-3600, 30), (0, 30), (10, 20), (3600, 0)])
+def test_the_time_to_start_is_counted_from_the_start(age: float | None, checked_after: float) -> None:
+    """A Pod has what is left of its time when it is first seen; one from the future, by its clock, has all of it."""
+    now = [100.0]
+    begun = None if age is None else 1e9 - age
+    kept = Starting(clock=lambda: now[0], time_of_day=lambda: 1e9)
+    pods = {"pod": Neighbour("pod", "10.0.0.1", "10.0.0.1", "node", NOT_READY, started_at=begun)}
+    assert bool(kept.started(pods)) == (checked_after == 0)
+    assert kept.next_end() == (100 + checked_after if checked_after else float("inf"))
+    now[0] = 100 + checked_after
+    assert [each.phase for each in kept.started(pods).values()] == [RUNNING]
+    assert kept.next_end() == float("inf")
 
 
 def test_a_successor_of_the_same_name_starts_anew(kube: Kube) -> None:
