@@ -9,6 +9,7 @@ import logging
 import platform
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -44,6 +45,8 @@ logger = logging.getLogger("kubenurse.agent")
 
 # How long a request for a verdict waits for the first list of neighbours, in seconds.
 FIRST_SYNC_WAIT = 2.0
+# Fewer than the server has connections: neighbours are answered however many wait to hear how this agent is.
+MOST_WAITING = 96
 
 NOT_DISCOVERED = Neighbourhood(state=SKIPPED)
 
@@ -64,6 +67,7 @@ class Agent:
         self._clock = clock
         self.pod_name = config.pod_name
         self._shutting_down = self._closing = False
+        self._may_wait = threading.BoundedSemaphore(MOST_WAITING)
         self._servers: list[Server] = []
         self._transitions = Transitions()
         self._chosen: tuple[Neighbourhood, tuple[Neighbour, ...]] = (NOT_DISCOVERED, ())
@@ -189,10 +193,18 @@ class Agent:
         return self.config.node_name or self.neighbourhood().own_node
 
     def alive(self, wait_for_sync: float = FIRST_SYNC_WAIT) -> Report:
-        """Report on results that are young enough, running those checks that have none."""
-        if self._discovery is not None:
-            self._discovery.wait_synced(wait_for_sync)
-        return self._report(self._rounds.fresh())
+        """Report on results that are young enough, running those checks that have none.
+
+        With ``MOST_WAITING`` callers waiting for that, who comes beside them gets the latest results there are.
+        """
+        if not self._may_wait.acquire(blocking=False):
+            return self.latest()
+        try:
+            if self._discovery is not None:
+                self._discovery.wait_synced(wait_for_sync)
+            return self._report(self._rounds.fresh())
+        finally:
+            self._may_wait.release()
 
     def latest(self) -> Report:
         """Report on the latest results and run nothing."""

@@ -13,7 +13,10 @@ log = logging.getLogger("kubenurse.server")
 
 
 class Connections:
-    """The connections open now: at most ``limit``, and which of them wait for their next request.
+    """The connections open now: at most ``limit``, and which of them wait for a request.
+
+    One that waits may be shut to make room for another: first those that had an answer already, then those that have
+    not asked yet, so that nobody keeps others out by connecting and saying nothing.
 
     The lock is held over ``shutdown(2)``, which does not wait, so that no socket is closed (and its number given to
     another) between being chosen and being shut.
@@ -23,7 +26,9 @@ class Connections:
         self._limit = limit
         self._changed = threading.Condition()
         self._open: set[socket.socket] = set()
-        self._waiting: dict[socket.socket, None] = {}  # in the order they began to wait
+        # Both in the order in which they began to wait.
+        self._waiting: dict[socket.socket, None] = {}
+        self._new: dict[socket.socket, None] = {}
         self._stopping = False
 
     @property
@@ -32,46 +37,50 @@ class Connections:
         return self._stopping
 
     def admit(self, connection: socket.socket) -> bool:
-        """Take one more; when full the one waiting longest makes room, and with none waiting the answer is False."""
+        """Take one more, which waits; when full another makes room, and with none waiting the answer is False."""
         with self._changed:
-            if self._stopping or (len(self._open) >= self._limit and not self._shut_longest_waiting()):
+            if self._stopping or (len(self._open) >= self._limit and not self._make_room()):
                 return False
             self._open.add(connection)
+            self._new[connection] = None
             return True
 
     def make_room(self) -> None:
-        """Shut the one waiting longest, if any."""
+        """Shut one that waits, if any."""
         with self._changed:
-            self._shut_longest_waiting()
+            self._make_room()
 
     def wait(self, connection: socket.socket) -> bool:
         """Mark as waiting for the next request; False when it shall not."""
         with self._changed:
             if self._stopping:
                 return False
+            self._new.pop(connection, None)
             self._waiting[connection] = None
             return True
 
     def resume(self, connection: socket.socket) -> bool:
         """Mark as busy; False when it was shut in the meantime."""
         with self._changed:
-            if connection not in self._waiting:
-                return False
-            del self._waiting[connection]
-            return True
+            for waiting in (self._waiting, self._new):
+                if connection in waiting:
+                    del waiting[connection]
+                    return True
+            return False
 
     def remove(self, connection: socket.socket) -> None:
         """Forget a connection that is about to be closed."""
         with self._changed:
             self._open.discard(connection)
             self._waiting.pop(connection, None)
+            self._new.pop(connection, None)
             self._changed.notify_all()
 
     def stop(self, seconds: float) -> None:
-        """Shut those waiting at once and those busy after at most ``seconds``, and wait half as long for their ends."""
+        """Shut those waiting for another request at once and the rest after at most ``seconds``; wait half as long."""
         with self._changed:
             self._stopping = True
-            while self._shut_longest_waiting():
+            while self._shut_first(self._waiting):
                 pass
             if not self.wait_for_none(seconds):
                 for connection in self._open:
@@ -83,11 +92,14 @@ class Connections:
         with self._changed:
             return self._changed.wait_for(lambda: not self._open, seconds)
 
-    def _shut_longest_waiting(self) -> bool:
-        connection = next(iter(self._waiting), None)
+    def _make_room(self) -> bool:
+        return self._shut_first(self._waiting) or self._shut_first(self._new)
+
+    def _shut_first(self, waiting: dict[socket.socket, None]) -> bool:
+        connection = next(iter(waiting), None)
         if connection is None:
             return False
-        del self._waiting[connection]
+        del waiting[connection]
         self._open.discard(connection)
         _hang_up(connection)
         return True

@@ -199,7 +199,7 @@ class _Connection(BaseRequestHandler):
                 self._handshake(self.request)
             more = self._receive(time.monotonic() + self.server.header_timeout)
             while more and self._answer_one():
-                more = bool(self._buffer) or self._await_next()
+                more = self.server.connections.wait(self.request) and (bool(self._buffer) or self._await_next())
         except OSError as error:
             # Clients come and go, and whoever scans ports is no news.
             log.debug("connection ended", extra={"facts": {"remote_addr": self._remote_addr, "why": repr(error)}})
@@ -224,16 +224,13 @@ class _Connection(BaseRequestHandler):
 
     def _await_next(self) -> bool:
         """Wait for the next request's first bytes; False when none come or the connection was shut to make room."""
-        if not self.server.connections.wait(self.request):
-            return False
-        more = self._receive(time.monotonic() + self.server.idle_timeout)
-        return self.server.connections.resume(self.request) and more
+        return self._receive(time.monotonic() + self.server.idle_timeout)
 
     def _answer_one(self) -> bool:
         """Answer the request whose first bytes are in the buffer; False when the connection is to be closed."""
         try:
             head = self._read_head()
-            if head is None:
+            if head is None or not self.server.connections.resume(self.request):
                 return False
             parsed = parse_head(head)
         except RefusedRequestError as refusal:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+from kubenurse import MOST_WAITING
 from sandbox.certificates import CertificateAuthority
 from tests.process import ADDRESS, PROGRAM, Running, agent, command, environment, free_port
 from tests.servers import Server, silent
@@ -35,6 +37,25 @@ def test_runs_outside_a_cluster_and_says_once_what_it_skips(tmp_path: Path) -> N
         assert len(skips) == 5
         assert any("KUBENURSE_INGRESS_URL is not set" in line for line in skips)
         assert running.end(signal.SIGTERM) == 0
+
+
+def test_neighbours_are_answered_however_many_wait_for_checks(tmp_path: Path) -> None:
+    """While a check hangs and more clients wait for it than there are connections, /alwayshappy is 200 at once."""
+    with ExitStack() as stack:
+        hanging = stack.enter_context(socket.create_server((ADDRESS, 0)))
+        url = f"http://{ADDRESS}:{hanging.getsockname()[1]}"
+        running = stack.enter_context(agent(tmp_path, KUBENURSE_SERVICE_URL=url, KUBENURSE_CHECK_TIMEOUT="1m"))
+        waiting = []
+        for _ in range(150):
+            client = stack.enter_context(socket.create_connection((ADDRESS, running.port), timeout=20))
+            client.sendall(b"GET /alive HTTP/1.1\r\nHost: here\r\n\r\n")
+            waiting.append(client)
+        # Those that need not wait any more say that all are there.
+        until(lambda: len(select.select(waiting, [], [], 1)[0]) >= 150 - MOST_WAITING)
+        assert running.get("/alwayshappy")[0] == 200
+        answered = select.select(waiting, [], [], 0)[0]
+        assert len(answered) == 150 - MOST_WAITING
+        assert {client.recv(12) for client in answered} == {b"HTTP/1.1 500"}
 
 
 def test_reports_every_configuration_problem_at_once_and_opens_nothing(tmp_path: Path) -> None:

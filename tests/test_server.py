@@ -14,7 +14,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -311,6 +311,35 @@ def test_when_full_a_waiting_connection_makes_room() -> None:
         assert status == 200
         closed, _, _ = select.select([first.socket, second.socket], [], [], PATIENCE)
         assert len(closed) == 1
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /alwayshappy HT"], ids=["nothing", "half-a-head"])
+def test_who_connects_and_does_not_ask_keeps_nobody_out(sent: bytes) -> None:
+    """However many connect and say nothing, or not all, whoever asks is answered at once."""
+    with serving(max_connections=4) as server, ExitStack() as stack:
+        for _ in range(3):
+            for _ in range(10):
+                stack.enter_context(Client.of(server)).send(sent)
+            with Client.of(server) as asking:
+                assert asking.ask().status == 200
+
+
+def test_who_was_answered_makes_room_before_who_has_not_asked() -> None:
+    """A connection kept for another request is worth less than a new one."""
+    connections = Connections(limit=2)
+    pairs = [socket.socketpair() for _ in range(4)]
+    new, kept, another, last = (ours for ours, _ in pairs)
+    for connection in (new, kept):
+        assert connections.admit(connection)
+    assert connections.resume(kept)
+    assert connections.wait(kept)
+    assert connections.admit(another)
+    assert kept.recv(1) == b""
+    assert connections.admit(last)
+    assert new.recv(1) == b""
+    assert connections.resume(another)
+    for end in itertools.chain(*pairs):
+        end.close()
 
 
 def test_when_full_of_busy_connections_a_new_one_is_refused(caplog: pytest.LogCaptureFixture) -> None:
