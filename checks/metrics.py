@@ -242,6 +242,9 @@ class _TypeState:
             self.retransmits += result.tcp.retransmits
         if result.not_after is not None:
             self.not_after = result.not_after
+        elif result.event == "tls_handshake_done" and (self.not_after or 0.0) > result.started_at:
+            # Not the certificate that was seen last, or it would be good: nobody knows when this one ends.
+            self.not_after = None
 
     def _count_request(self, status_code: int | None) -> None:
         code = "round_trip_error" if status_code is None else str(status_code)

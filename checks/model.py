@@ -81,7 +81,8 @@ class CheckResult:
 
     ``state`` is ``ok`` or the reason in words; ``event`` is the label of ``kubenurse_errors_total`` (empty when ok).
     ``status_code`` is the answer's, None when there was none. ``duration`` is seconds from the start to the first byte
-    of the answer, or to the failure. ``trace`` maps the events reached (of TRACE_EVENTS) to seconds since the start.
+    of the answer, or to the failure. ``trace`` maps the events reached (of TRACE_EVENTS) to seconds since the start of
+    the last request, where others redirected to it.
     ``started_at`` is epoch, ``finished`` monotonic. ``not_after`` is epoch: when the certificate shown ends.
     ``remote`` is the address that was connected to, empty when none was.
     """

@@ -117,14 +117,14 @@ class _Request:
 class _Check:
     """One check while it runs: which phase it is in, and what was measured so far.
 
-    Of a chain of redirects ``moments`` and ``status`` are the last request's.
+    Of a chain of redirects ``requested``, ``moments`` and ``status`` are the last request's, ``start`` the first's.
     """
 
     def __init__(self, prober: Prober, target: Target) -> None:
         self.prober = prober
         self.target = target
         self.started_at = time.time()
-        self.start = time.perf_counter()
+        self.start = self.requested = time.perf_counter()
         self.deadline = self.start + prober.timeout
         self.phase = failures.SETUP
         self.moments: dict[str, float] = {}
@@ -152,7 +152,7 @@ class _Check:
             event=event,
             status_code=self.status,
             duration=end - self.start,
-            trace={name: max(0.0, moment - self.start) for name, moment in self.moments.items()},
+            trace={name: max(0.0, moment - self.requested) for name, moment in self.moments.items()},
             started_at=self.started_at,
             finished=time.monotonic(),
             tcp=self.tcp,
@@ -172,7 +172,7 @@ class _Check:
         url = self.target.url
         request = self._prepare(urls.parse_configured(url))
         # Reading files and parsing is over: from here on it is the network's time.
-        self.start = time.perf_counter()
+        self.start = self.requested = time.perf_counter()
         for _ in range(MOST_REDIRECTS + 1):
             location = self._perform(request)
             if location is None:
@@ -186,6 +186,7 @@ class _Check:
             if following.endpoint.host.rstrip(".") != request.endpoint.host.rstrip("."):
                 raise failures.redirected(f"redirect to another host: {following}")
             request = self._prepare(following)
+            self.requested = time.perf_counter()
         raise failures.redirected(f"more than {MOST_REDIRECTS} redirects, the last to {request.url}")
 
     def _prepare(self, url: Url) -> _Request:

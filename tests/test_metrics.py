@@ -286,6 +286,17 @@ def test_check_with_a_bad_answer(metrics: Metrics) -> None:
     assert value(metrics, "kubenurse_httpclient_request_duration_seconds_count", type="me_ingress") == 1
 
 
+@pytest.mark.parametrize(("ends", "shown"), [(999.0, 999.0), (1001.0, None)], ids=["expired", "another"])
+def test_the_end_of_a_refused_certificate(metrics: Metrics, ends: float, shown: float | None) -> None:
+    """A certificate that has expired since keeps its date; one that should be good is not the one that was refused."""
+    name = "kubenurse_tls_not_after_timestamp_seconds"
+    metrics.observe(CheckResult("me_ingress", "ok", status_code=200, started_at=900.0, not_after=ends))
+    metrics.observe(CheckResult("me_ingress", "timed out", "timeout", started_at=950.0))
+    assert value(metrics, name, type="me_ingress") == ends
+    metrics.observe(CheckResult("me_ingress", "tls: refused", "tls_handshake_done", started_at=1000.0))
+    assert value(metrics, name, type="me_ingress") == shown
+
+
 def test_latest_value_and_sums(metrics: Metrics) -> None:
     """Gauges show the latest measurement, also while checks get no connection; retransmits add up."""
     metrics.observe(good())
