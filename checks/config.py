@@ -44,7 +44,7 @@ class Variable:
     alias: str = ""
 
 
-_interval = convert.duration(0.1, _DAY)
+_interval = convert.duration(0.01, _DAY)
 _timeout = convert.duration(0.001, _DAY)
 _period = convert.duration(0.0, _DAY)
 _port = convert.integer(1, 65535, "a port")
