@@ -67,6 +67,7 @@ class Agent:
         self._clock = clock
         self.pod_name = config.pod_name
         self._shutting_down = self._closing = False
+        self._keeping = threading.Lock()
         self._may_wait = threading.BoundedSemaphore(MOST_WAITING)
         self._servers: list[Server] = []
         self._transitions = Transitions()
@@ -99,7 +100,7 @@ class Agent:
             targets=self._targets,
             check=self._prober.check,
             on_result=self._on_result,
-            on_round=self._keep_only,
+            on_round=lambda _: self._keep_only_current(),
             interval=config.check_interval,
             timeout=config.check_timeout,
             ttl=config.cache_ttl,
@@ -276,11 +277,11 @@ class Agent:
 
     def _keep_only_current(self) -> None:
         """Let a neighbour that left be forgotten in time however long the interval is."""
-        self._keep_only(frozenset(target.type for target in self._targets()))
-
-    def _keep_only(self, types: frozenset[str]) -> None:
-        self.metrics.keep(types)
-        self._transitions.keep_only(types)
+        # Within the lock, so that of two that come at once the last one's picture is the newest.
+        with self._keeping:
+            types = frozenset(target.type for target in self._targets())
+            self.metrics.keep(types)
+            self._transitions.keep_only(types)
 
     def _report(self, results: Mapping[str, CheckResult]) -> Report:
         return Report(

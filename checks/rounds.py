@@ -69,10 +69,12 @@ class Rounds:
         self._timeout = timeout
         # S311: this chooses a moment, not a secret.
         self._phase = random.random() if phase is None else phase  # noqa: S311
-        self._cache: TTLCache[str, CheckResult] = TTLCache(ttl)
+        # Both by target, not by type: a Pod that took another's place on its node has another address, and what was
+        # found of that other one, or is being found, says nothing of it.
+        self._cache: TTLCache[Target, CheckResult] = TTLCache(ttl)
         self._pool = ThreadPoolExecutor(MOST_WORKERS, thread_name_prefix="check")
         self._lock = threading.Lock()
-        self._under_way: dict[str, Future[None]] = {}
+        self._under_way: dict[Target, Future[None]] = {}
         self._stopping = threading.Event()
         self._timer: threading.Timer | None = None
 
@@ -107,7 +109,7 @@ class Rounds:
         """
         targets = self._targets()
         self._begin_round(targets)
-        stale = [target for target in targets if self._cache.fresh(target.type) is None]
+        stale = [target for target in targets if self._cache.fresh(target) is None]
         spacing = min(BURST_SPACING, LONGEST_BURST / max(1, len(stale)))
         begun = time.monotonic()
         futures = []
@@ -119,7 +121,7 @@ class Rounds:
         return self._results(targets)
 
     def _results(self, targets: Sequence[Target]) -> dict[str, CheckResult]:
-        latest = ((target.type, self._cache.latest(target.type)) for target in targets)
+        latest = ((target.type, self._cache.latest(target)) for target in targets)
         return {kind: result for kind, result in latest if result is not None}
 
     def _schedule(self, when: float) -> None:
@@ -164,30 +166,30 @@ class Rounds:
                 self._start(target)
 
     def _begin_round(self, targets: Sequence[Target]) -> None:
-        types = frozenset(target.type for target in targets)
-        self._cache.keep_only(types)
+        self._cache.keep_only(targets)
         try:
-            self._on_round(types)
+            self._on_round(frozenset(target.type for target in targets))
         except Exception:
             log.exception("what is gone not forgotten")
 
     def _start(self, target: Target, *, unless_fresh: bool = False) -> Future[None] | None:
         """Start a check, or join it when it is under way; None when it cannot, or need not, be started now."""
         with self._lock:
-            future = self._under_way.get(target.type)
+            future = self._under_way.get(target)
             if future is not None or self._stopping.is_set():
                 return future
             # Its result was stored before it ceased to be under way, so here nobody misses both.
-            if unless_fresh and self._cache.fresh(target.type) is not None:
+            if unless_fresh and self._cache.fresh(target) is not None:
                 return None
-            future = self._under_way[target.type] = Future()
+            future = self._under_way[target] = Future()
             try:
                 self._pool.submit(self._run, target, future)
             except RuntimeError as error:
-                # The system has no thread to give. The pool may have queued the check all the same; cancelled, it takes
-                # no time when its turn comes.
-                future.cancel()
-                del self._under_way[target.type]
+                # The system has no thread to give. The pool may have queued the check all the same: a worker may be at it
+                # already; if not, cancelled, it takes no time when its turn comes.
+                if not future.cancel():
+                    return future
+                del self._under_way[target]
                 log.warning("check not started", extra={"facts": {"type": target.type, "why": str(error)}})
                 return None
         return future
@@ -200,13 +202,13 @@ class Rounds:
                 result = self._check(target)
                 # Who leaves on purpose breaks off what is under way; that is no failure of the path.
                 if self._is_wanted(target):
-                    self._cache.put(target.type, result)
+                    self._cache.put(target, result)
                     self._on_result(result)
         except Exception:
             log.exception("check failed", extra={"facts": {"type": target.type}})
         finally:
             with self._lock:
-                del self._under_way[target.type]
+                del self._under_way[target]
             done.set_result(None)
 
 

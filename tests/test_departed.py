@@ -115,6 +115,15 @@ def test_series_of_a_neighbour_that_left_end_within_a_minute(watched: Watched, h
     assert DEPARTED_SECONDS <= 50
 
 
+def test_a_round_that_began_before_a_neighbour_left_does_not_bring_it_back(watched: Watched) -> None:
+    """What a round took for its targets just before says nothing of who is a neighbour by the time it says so."""
+    before = watched.agent._targets()
+    leave(watched, "deleted")
+    watched.agent._rounds._begin_round(before)
+    watched.clock.ahead += DEPARTED_SECONDS
+    assert watched.series("path_node-1") == []
+
+
 def test_a_neighbour_that_comes_back_goes_on_with_its_series(watched: Watched) -> None:
     """One that is back in time keeps its counters, however much later that is looked at."""
     leave(watched, "deleted")

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -33,6 +34,7 @@ class World:
 
     def __init__(self, *kinds: str) -> None:
         self.kinds = list(kinds)
+        self.urls: dict[str, str] = {}
         self.doing: dict[str, Callable[[], object]] = {}
         self.started: list[tuple[str, float]] = []
         self.results: list[CheckResult] = []
@@ -45,7 +47,7 @@ class World:
     def targets(self) -> list[Target]:
         """Return what to check."""
         self._do("targets")
-        return [Target(kind, "http://127.0.0.1/") for kind in self.kinds]
+        return [Target(kind, self.urls.get(kind, "http://127.0.0.1/")) for kind in self.kinds]
 
     def check(self, target: Target) -> CheckResult:
         """Check a target, for as long as it is held."""
@@ -87,6 +89,10 @@ class World:
         held, self._held = self._held, {}
         for event in held.values():
             event.set()
+
+    def let_go_on(self, kind: str) -> threading.Event:
+        """Hold no more checks of a type; the one that is held ends with the event returned."""
+        return self._held.pop(kind)
 
     def count(self, kind: str) -> int:
         """How often a check was started."""
@@ -359,6 +365,50 @@ def test_fresh_joins_the_timers_check(make: Make) -> None:
         assert world.count("me_service") == 1
         world.release()
         assert asked.result(PATIENCE)["me_service"].ok
+    assert world.most_running_of_one == 1
+
+
+def test_what_took_another_ones_place_is_checked_for_itself(make: Make) -> None:
+    """A Pod that replaced another on its node has a check and a result of its own, also while the other's hangs."""
+    world = World("path_node")
+    world.hold("path_node")
+    rounds = make(world)
+    with ThreadPoolExecutor(1) as pool:
+        of_the_old = pool.submit(rounds.fresh)
+        world.wait_started("path_node")
+        hanging = world.let_go_on("path_node")
+        world.urls["path_node"] = "http://127.0.0.2/"
+        assert rounds.latest() == {}
+        found = rounds.fresh()
+        assert world.count("path_node") == 2
+        hanging.set()
+        of_the_old.result(PATIENCE)
+    assert rounds.latest() == found
+    world.urls["path_node"] = "http://127.0.0.3/"
+    assert rounds.latest() == {}
+
+
+def test_a_check_that_runs_although_no_thread_came_is_waited_for(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker may take a check up just when the system refuses another thread for it: it runs, and it runs once."""
+    world = World("me_service")
+    world.hold("me_service")
+    rounds = make(world, ttl=0.0)
+    submit, refused = rounds._pool.submit, threading.Event()
+
+    def refuse(*job: Any) -> None:
+        """Do what the pool does then, at a moment that no test can choose otherwise."""
+        submit(*job)
+        world.wait_started("me_service")
+        refused.set()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(rounds._pool, "submit", refuse)
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(rounds.fresh) for _ in range(2)]
+        assert refused.wait(PATIENCE)
+        world.wait_for(lambda: len(world.rounds) == 2)
+        world.release()
+        assert [list(each.result(PATIENCE)) for each in asked] == [["me_service"]] * 2
     assert world.most_running_of_one == 1
 
 
