@@ -12,6 +12,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import NoReturn
 
 import checks
 from checks import api_server, extra, me, neighbourhood
@@ -327,12 +329,13 @@ def _trust(config: Config) -> TrustStore:
 
 def run(config: Config) -> int:
     """Run the agent until it is told to end; return the exit code."""
-    with contextlib.closing(Endings()) as endings:
-        return _run_until(endings, config)
-
-
-def _run_until(endings: Endings, config: Config) -> int:
+    # A plugin of a kubeconfig may let this wait: until it is over, signals end the process.
     agent = make_agent(config)
+    with contextlib.closing(Endings()) as endings:
+        return _run_until(endings, agent)
+
+
+def _run_until(endings: Endings, agent: Agent) -> int:
     try:
         agent.start(lambda server, error: endings.report(f"server {server} died: {error}"))
     except StartError as error:
@@ -345,7 +348,7 @@ def _run_until(endings: Endings, config: Config) -> int:
     agent.shut_down()
     if why == signal.SIGTERM.name:
         # Whoever routes traffic here learns of the end by /ready and by the Pod's state, and that takes a moment.
-        endings.wait(config.shutdown_duration)
+        endings.wait(agent.config.shutdown_duration)
     agent.close()
     logger.info("agent stopped")
     return 0 if why in (signal.SIGTERM.name, signal.SIGINT.name) else 1
@@ -366,6 +369,11 @@ def _log_start(agent: Agent) -> None:
         logger.info("check skipped", extra={"facts": {"type": kind, "why": why}})
 
 
+def _end_at_once(_number: int, _frame: FrameType | None) -> NoReturn:
+    """End before anything has begun."""
+    sys.exit(0)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the agent, or with arguments one of the commands of ``kubenurse --help``; return the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
@@ -373,6 +381,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from checks import commandline  # what the agent itself does not need on every node
 
         return commandline.main(arguments, make_agent)
+    # As process 1 of a container it would not get the signals that it does not handle (pid_namespaces(7)).
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end_at_once)
     config = configure()
     return run(config) if config is not None else BAD_CONFIGURATION
 

@@ -14,6 +14,9 @@ from urllib3.util.ssltransport import SSLTransport
 
 from checks.sockets import MeasuredSocket
 
+# What may come before the answer (RFC 9110, section 15.2); after 101 it is another protocol.
+INTERIM_STATUSES = frozenset({100, *range(102, 200)})
+
 
 class _Inbound(io.RawIOBase):
     """The reading side that http.client parses an answer from."""
@@ -87,8 +90,18 @@ class Channel:
         """
         response = http.client.HTTPResponse(cast("socket.socket", self), method=method)
         response.begin()
+        while response.status in INTERIM_STATUSES:
+            response = self._after(response, method)
         if self._ended:  # http.client takes the end of the connection for the end of the head
             raise http.client.IncompleteRead(b"")
+        return response
+
+    def _after(self, interim: http.client.HTTPResponse, method: str) -> http.client.HTTPResponse:
+        """Read the head of the answer that follows an interim one, out of the same buffer."""
+        response = http.client.HTTPResponse(cast("socket.socket", self), method=method)
+        # An answer closes its reader when it is gone: this one is handed on.
+        response.fp, interim.fp = interim.fp, None  # type: ignore[assignment] # None is what http.client itself puts there
+        response.begin()
         return response
 
     def makefile(self, mode: str) -> io.BufferedReader:

@@ -102,7 +102,10 @@ def _fetch(config: Config, url: str) -> Any:
         with response:
             if response.status != 200:
                 raise ValueError(f"{response.status} {response.reason}, expected kubenurse's /state")
-            return json.loads(response.read(LARGEST_STATE_BYTES))
+            try:
+                return json.loads(response.read(LARGEST_STATE_BYTES))
+            except RecursionError as error:
+                raise ValueError("the answer is not kubenurse's /state") from error
 
 
 def _local_url(config: Config) -> str:

@@ -28,16 +28,20 @@ _MOST_BUCKETS = 100  # each is a series for every check type, and for every even
 # What comes before a password: an extra check's name, the scheme, the user's name. Without a scheme it is one of them.
 _BEFORE_PASSWORD = re.compile(r"(?:[^@:/|]*:(?!//))?(?:https?://(?:[^/?#@:|]*:)?)?")
 
+# Up to the next URL of a list; a space ends none that is one.
+_QUERY = re.compile(r"\?[^|]+")
+
 
 def redact(text: str) -> str:
-    """Replace the password in an URL, or in a list of URLs, by ``***``; a user name alone is taken for a token.
+    """Replace passwords and queries in an URL, or in a list of them, by ``***``; a user name alone counts as a token.
 
     Everything from the first password to the last ``@`` goes, whatever it is: where a malformed password ends only its
     author knows, and rather too much than too little is left out.
     """
     before, at, after = text.rpartition("@")
     kept = _BEFORE_PASSWORD.match(before)
-    return f"{kept[0]}***@{after}" if at and kept else text
+    shown = f"{kept[0]}***@{after}" if at and kept else text
+    return _QUERY.sub("?***", shown) if "://" in text else shown
 
 
 def boolean(text: str) -> bool:

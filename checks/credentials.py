@@ -66,7 +66,7 @@ class ServiceAccount:
         self.base_url = base_url(host, port)
         self._token_file = directory / "token"
         ca_file = directory / "ca.crt"
-        self._trust = TrustStore([ca_file, *([extra_ca] if extra_ca else [])], system=not ca_file.is_file())
+        self._trust = TrustStore([ca_file, *([extra_ca] if extra_ca else [])], system=not _is_there(ca_file))
 
     def headers(self) -> dict[str, str]:
         """Return the Authorization header with the token that the file holds now.
@@ -83,6 +83,17 @@ class ServiceAccount:
             CredentialsError: when a CA file is there but cannot be used, and no earlier version of it could.
         """
         return trusted_context(self._trust)
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether there is something of this name; what may not be looked at is, and no reason to believe others."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def base_url(host: str, port: int) -> str:

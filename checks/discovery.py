@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import math
@@ -62,6 +61,7 @@ class Discovery:
         self._own_pod = own_pod
         self._node_name = node_name
         self._on_change = on_change
+        self._on_error = on_error
         self._clock = clock
         self._stopping = threading.Event()
         self._settled = threading.Event()
@@ -73,7 +73,7 @@ class Discovery:
         # Looks again when time alone changes the picture, or lets a line be logged. There is at most one.
         self._timer: threading.Timer | None = None
         # Who is chosen depends on the own node: until it was sought, Pods are as good as not known.
-        self._sought_own_node = False
+        self._sought_own_node = self._own_pod_answered = False
         self._pods_path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods"
         self._pods = Follower(
             "pods",
@@ -117,7 +117,8 @@ class Discovery:
         self._api.close()
         with self._publishing:
             self._look_again(math.inf)
-            self._log_changes(self._snapshot)
+            changes = self._changes_to_log(self._snapshot)
+        _log(changes)
         deadline = time.monotonic() + STOP_TIMEOUT
         for thread in self._threads:
             if thread.is_alive():
@@ -132,10 +133,14 @@ class Discovery:
         return self._settled.wait(timeout) and self._snapshot.synced_at is not None
 
     def _publish_pods(self) -> None:
-        if not self._sought_own_node and self._pods.synced_at is not None:
-            if not self._node_name and self._own_pod not in self._pods.kept:
-                with contextlib.suppress(ApiError):
+        if self._pods.synced_at is not None:
+            if not (self._node_name or self._own_pod in self._pods.kept or self._own_pod_answered):
+                # Where it fails it is tried again with the next event or bookmark.
+                try:
                     self._node_name = self._node_of_own_pod()
+                    self._own_pod_answered = True
+                except ApiError as error:
+                    self._on_error(error.kind)
             self._sought_own_node = True
         self._publish()
 
@@ -159,9 +164,16 @@ class Discovery:
                 self._settled.set()
             if dataclasses.replace(before, synced_at=after.synced_at) != after:
                 self._on_change(after)
-            if self._clock() >= self._logged_at + SECONDS_BETWEEN_LOGS:
-                self._log_changes(after)
+            may_log = self._clock() >= self._logged_at + SECONDS_BETWEEN_LOGS
+            changes = self._changes_to_log(after) if may_log else {}
             self._look_again(min(self._starting.next_end(), self._next_log()))
+        _log(changes)
+
+    def _publish_on_time(self) -> None:
+        try:
+            self._publish()
+        except Exception:
+            log.exception("neighbours not looked at again")
 
     def _look_again(self, moment: float) -> None:
         """Publish at a moment on the clock, unless that is infinity; any other moment is forgotten."""
@@ -169,7 +181,7 @@ class Discovery:
             self._timer.cancel()
             self._timer = None
         if moment < math.inf and not self._stopping.is_set():
-            self._timer = threading.Timer(max(0.0, moment - self._clock()), self._publish)
+            self._timer = threading.Timer(max(0.0, moment - self._clock()), self._publish_on_time)
             self._timer.name = "discovery-timer"
             self._timer.daemon = True
             self._timer.start()
@@ -219,14 +231,20 @@ class Discovery:
         """Return when the changes that are still to be logged may be, infinity when there are none."""
         return math.inf if _names(self._snapshot) == self._logged_names else self._logged_at + SECONDS_BETWEEN_LOGS
 
-    def _log_changes(self, picture: Neighbourhood) -> None:
-        """Say which neighbours came and left since the last time, if any."""
+    def _changes_to_log(self, picture: Neighbourhood) -> dict[str, str | int]:
+        """Return what to say of the neighbours that came and left since the last time, empty for nothing."""
         names = _names(picture)
         added, removed = names - self._logged_names, self._logged_names - names
-        if added or removed:
-            self._logged_names, self._logged_at = names, self._clock()
-            facts = {"added": _some(added), "removed": _some(removed), "neighbours": len(names)}
-            log.info("neighbours changed", extra={"facts": facts})
+        if not (added or removed):
+            return {}
+        self._logged_names, self._logged_at = names, self._clock()
+        return {"added": _some(added), "removed": _some(removed), "neighbours": len(names)}
+
+
+def _log(changes: dict[str, str | int]) -> None:
+    # Never within a lock: whoever reads the log may be slow.
+    if changes:
+        log.info("neighbours changed", extra={"facts": changes})
 
 
 def _keep_pod(item: Object, schedulable: bool | None) -> Neighbour:

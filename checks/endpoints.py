@@ -29,6 +29,8 @@ _CREDENTIAL_NAME = re.compile(
     r"|^(?:key|sig|sid|pass|code|otp)$"
 )
 _CREDENTIAL_VALUE = re.compile(r"\s*(?:bearer|basic|digest|negotiate)\s", re.IGNORECASE)
+# A JSON Web Token (RFC 7519) by itself, as proxies add it in headers of any name: its header begins with {".
+_JWT = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*")
 _QUERY_PARAMETER = re.compile(r"([?&;#])([^=?&;#\s]*)=[^&;#\s]*")
 _USER_INFO = re.compile(r"://[^/?#\s]*@")
 
@@ -201,10 +203,11 @@ def _is_credential(name: str) -> bool:
 
 
 def _without_credentials(value: str) -> str:
-    """A header's value or a request target without passwords in URLs and tokens in queries."""
+    """A header's value or a request target without passwords in URLs and without tokens."""
     if _CREDENTIAL_VALUE.match(value):
         return REDACTED
-    return _QUERY_PARAMETER.sub(_redacted_parameter, _USER_INFO.sub(f"://{REDACTED}@", value))
+    shown = _JWT.sub(REDACTED, _USER_INFO.sub(f"://{REDACTED}@", value))
+    return _QUERY_PARAMETER.sub(_redacted_parameter, shown)
 
 
 def _redacted_parameter(parameter: re.Match[str]) -> str:

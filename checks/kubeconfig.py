@@ -285,16 +285,23 @@ def _lifetime(expiry: datetime.datetime | None) -> tuple[float, float]:
 
 def _check_cluster(paths: str, cluster: Mapping[str, Any]) -> None:
     """Refuse what would send the credentials over anything but verified TLS, before any plugin is asked for them."""
-    server = urlsplit(cluster.get("server") or "")
     if cluster.get("insecure-skip-tls-verify"):
         raise KubeconfigError(
             f"kubeconfig {paths}: insecure-skip-tls-verify is refused, the token travels over verified TLS only: "
             "give the cluster's certificate-authority"
         )
-    if server.scheme != "https" or not server.hostname or server.username is not None:
+    if not _is_server(cluster.get("server") or ""):
         raise KubeconfigError(f"kubeconfig {paths}: server must be https://HOST[:PORT]")
     if cluster.get("proxy-url"):
         raise KubeconfigError(f"kubeconfig {paths}: proxy-url is not supported, the API server is asked directly")
+
+
+def _is_server(text: str) -> bool:
+    try:
+        server = urlsplit(text)
+        return server.scheme == "https" and bool(server.hostname) and server.username is None and server.port != 0
+    except ValueError:  # brackets that are none, a port that is none
+        return False
 
 
 def _trust(paths: tuple[str | None, str | None, str | None], extra_ca: Path | None) -> TrustStore:

@@ -173,6 +173,7 @@ class _Check:
         request = self._prepare(urls.parse_configured(url))
         # Reading files and parsing is over: from here on it is the network's time.
         self.start = self.requested = time.perf_counter()
+        self.deadline = self.start + self.prober.timeout
         for _ in range(MOST_REDIRECTS + 1):
             location = self._perform(request)
             if location is None:

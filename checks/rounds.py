@@ -185,8 +185,8 @@ class Rounds:
             try:
                 self._pool.submit(self._run, target, future)
             except RuntimeError as error:
-                # The system has no thread to give. The pool may have queued the check all the same: a worker may be at it
-                # already; if not, cancelled, it takes no time when its turn comes.
+                # The system has no thread to give. The pool may have queued the check all the same: a worker may be at
+                # it already; if not, cancelled, it takes no time when its turn comes.
                 if not future.cancel():
                     return future
                 del self._under_way[target]

@@ -34,6 +34,7 @@ class Certificates:
         """
         self._files = files
         self._signature = self._files_now()
+        self._complaint = ""
         try:
             self._context = self._build()
         except OSError as error:
@@ -43,16 +44,24 @@ class Certificates:
         """Return the context for the files as they are now; while they cannot be used, the one from before."""
         signature = self._files_now()
         if signature != self._signature:
-            # Remembered in either case, so that files half written are reported once and tried again as they change.
-            self._signature = signature
             try:
                 self._context = self._build()
             except OSError as error:
-                facts = {"certificate": str(self._files.certificate), "why": in_words(error)}
-                log.warning("certificate not reloaded, the one from before stays", extra={"facts": facts})
+                self._complain(error)
+                # What is in the files stays wrong until they change; what the system lacks may be there the next time.
+                if isinstance(error, ssl.SSLError):
+                    self._signature = signature
             else:
+                self._signature, self._complaint = signature, ""
                 log.info("certificate reloaded", extra={"facts": {"certificate": str(self._files.certificate)}})
         return self._context
+
+    def _complain(self, error: OSError) -> None:
+        why = in_words(error)
+        if why != self._complaint:
+            facts = {"certificate": str(self._files.certificate), "why": why}
+            log.warning("certificate not reloaded, the one from before stays", extra={"facts": facts})
+        self._complaint = why
 
     def _files_now(self) -> tuple[tuple[int, int, int] | None, ...]:
         return tuple(file_signature(path) for path in (self._files.certificate, self._files.key))

@@ -199,6 +199,8 @@ class _Connection(BaseRequestHandler):
                 self._handshake(self.request)
             more = self._receive(time.monotonic() + self.server.header_timeout)
             while more and self._answer_one():
+                # Some clients send an empty line too many (RFC 9112, section 2.2): with it no request begins.
+                del self._buffer[: len(self._buffer) - len(self._buffer.lstrip(b"\r\n"))]
                 more = self.server.connections.wait(self.request) and (bool(self._buffer) or self._await_next())
         except OSError as error:
             # Clients come and go, and whoever scans ports is no news.
@@ -253,6 +255,8 @@ class _Connection(BaseRequestHandler):
                 if not self._receive(deadline):
                     return None
             except TimeoutError as error:
+                if not self._buffer.strip(b"\r\n"):
+                    return None
                 raise RefusedRequestError(HTTPStatus.REQUEST_TIMEOUT, "request head took too long") from error
         return head
 

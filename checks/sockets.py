@@ -11,6 +11,7 @@ Documentation/networking/timestamping.rst in the Linux sources), so the moment i
 from __future__ import annotations
 
 import errno
+import math
 import select
 import socket
 import struct
@@ -26,6 +27,9 @@ from checks.resolver import Address
 # sparc and parisc number it differently; there the option is refused or the control message never comes.
 _SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("@ll")
+# Two readings of clocks that are so many seconds apart are taken for one; on a machine where none are, the best is.
+_SAME_MOMENT = 20e-6
+_MOST_READINGS = 4
 _CONTROL_SPACE = socket.CMSG_SPACE(_TIMESPEC.size)
 
 # struct tcp_info of include/uapi/linux/tcp.h, by byte offsets. Kernels before 4.19 end it before tcpi_dsack_dups.
@@ -203,16 +207,34 @@ class MeasuredSocket:
 
     def _arrival(self, control: list[tuple[int, int, bytes]]) -> float:
         """When the bytes just read arrived, in perf_counter seconds."""
-        now = time.perf_counter()
+        now, wall = _clocks()
         for level, kind, data in control:
             if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) == _TIMESPEC.size:
                 seconds, nanoseconds = _TIMESPEC.unpack(data)
-                age: float = (time.time_ns() - seconds * 1_000_000_000 - nanoseconds) / 1e9
+                age: float = (wall - seconds * 1_000_000_000 - nanoseconds) / 1e9
                 # The stamp is of the wall clock. One that lies before the sending of the bytes this answers, or in
                 # the future, was taken across a step of that clock: then the moment of reading is the best there is.
                 if 0 <= age <= now - self.sent:
                     return now - age
         return now
+
+
+def _clocks() -> tuple[float, int]:
+    """Read both clocks at one moment: perf_counter in seconds, the wall clock in nanoseconds.
+
+    A thread that has to wait between the two readings would take its wait for the network's: then they are read again.
+    """
+    apart = math.inf
+    now, wall = 0.0, 0
+    for _ in range(_MOST_READINGS):
+        before = time.perf_counter()
+        between = time.time_ns()
+        after = time.perf_counter()
+        if after - before < apart:
+            apart, now, wall = after - before, (before + after) / 2, between
+        if apart < _SAME_MOMENT:
+            break
+    return now, wall
 
 
 class Connected(NamedTuple):

@@ -25,30 +25,33 @@ class Starting:
     def __init__(self, clock: Callable[[], float], time_of_day: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._time_of_day = time_of_day
-        # By the names of Pods: until when it may be starting (on the clock), in the past for one that was ready.
-        self._until: dict[str, float] = {}
+        # Until when a Pod may be starting (on the clock), in the past for one that was ready; by name and address, as a
+        # StatefulSet's Pods have their predecessors' names.
+        self._looked_at = -math.inf
+        self._until: dict[tuple[str, str], float] = {}
 
     def started(self, pods: Mapping[str, Neighbour]) -> dict[str, Neighbour]:
         """Return the Pods that are not just starting; those that are not ready for another reason are running Pods."""
-        now = self._clock()
-        self._until = {name: until for name, until in self._until.items() if name in pods}
+        now = self._looked_at = self._clock()
+        keys = {name: (name, pod.pod_ip) for name, pod in pods.items()}
+        self._until = {key: self._until[key] for key in keys.values() if key in self._until}
         started = {}
         for name, pod in pods.items():
+            key = keys[name]
             if pod.phase != NOT_READY:
                 started[name] = pod
                 if pod.phase == RUNNING:
-                    self._until[name] = -math.inf
+                    self._until[key] = -math.inf
                 continue
-            if name not in self._until:
-                self._until[name] = now + START_GRACE - self._age(pod)
-            if self._until[name] <= now:
+            if key not in self._until:
+                self._until[key] = now + START_GRACE - self._age(pod)
+            if self._until[key] <= now:
                 started[name] = dataclasses.replace(pod, phase=RUNNING)
         return started
 
     def next_end(self) -> float:
-        """Return when the next of them is no longer just starting, on the clock; infinity without any."""
-        now = self._clock()
-        return min((until for until in self._until.values() if until > now), default=math.inf)
+        """Return when the next of the starting ones no longer is, on the clock; infinity without any."""
+        return min((until for until in self._until.values() if until > self._looked_at), default=math.inf)
 
     def _age(self, pod: Neighbour) -> float:
         """Return for how many seconds it runs. Who does not say, or says so in the future, has just begun."""

@@ -24,13 +24,13 @@ class Transitions:
     def note(self, result: CheckResult) -> None:
         """Log a result if it differs from the check's last one."""
         with self._lock:
-            reason, since = self._failing.get(result.type, ("", result.started_at))
+            reason, since = self._failing.get(result.type, ("", result.finished))
             if result.ok:
                 self._failing.pop(result.type, None)
             else:
                 self._failing[result.type] = (result.state, since)
         if result.ok and reason:
-            down = round(max(0.0, result.started_at - since), 1)
+            down = round(max(0.0, result.finished - since), 1)
             log.info("check recovered", extra={"facts": {"type": result.type, "seconds": down, "was": reason}})
         elif not result.ok and result.state != reason:
             facts = {"type": result.type, "state": result.state, "error_event": result.event, "remote": result.remote}

@@ -35,6 +35,7 @@ class TrustStore:
         self._lock = threading.Lock()
         self._context: ssl.SSLContext | None = None
         self._signature: Signature = ()
+        self._complaint = ""
 
     def context(self) -> ssl.SSLContext:
         """Return the context for the files as they are now.
@@ -52,12 +53,19 @@ class TrustStore:
             elif signature != self._signature:
                 try:
                     self._context = self._build()
+                    self._complaint = ""
                 except OSError as error:
-                    log.warning(
-                        "CA files not reloaded, the ones from before go on", extra={"facts": {"why": str(error)}}
-                    )
+                    self._complain(str(error))
+                    # What is in the files stays wrong until they change; what the system lacks may be there next time.
+                    if not isinstance(error, ssl.SSLError):
+                        return self._context
             self._signature = signature
             return self._context
+
+    def _complain(self, why: str) -> None:
+        if why != self._complaint:
+            log.warning("CA files not reloaded, the ones from before go on", extra={"facts": {"why": why}})
+        self._complaint = why
 
     def _files_now(self) -> Signature:
         return tuple(file_signature(path) for path in (*self._ca_files, *(self._client_certificate or ())))

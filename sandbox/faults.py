@@ -50,15 +50,20 @@ class Fault:
     status: int | None = None
     retry_after: int | None = None
     message: str = "injected fault"
+    field_selector: str = "*"
 
     def hits(self, request: Request) -> bool:
         """Tell whether the request is to fail."""
-        return fnmatchcase(request.path, self.path) and fnmatchcase(request.verb, self.verb)
+        return (
+            fnmatchcase(request.path, self.path)
+            and fnmatchcase(request.verb, self.verb)
+            and fnmatchcase(request.query.get("fieldSelector", ""), self.field_selector)
+        )
 
 
 @dataclass(slots=True)
 class Faults:
-    """The faults in force; the first that hits a request counts. ``path`` and ``verb`` are shell patterns."""
+    """The faults in force; the first that hits a request counts. Path, verb and field selector are shell patterns."""
 
     active: tuple[Fault, ...] = ()
 
@@ -70,9 +75,10 @@ class Faults:
         verb: str = "*",
         retry_after: int | None = None,
         message: str = "injected fault",
+        field_selector: str = "*",
     ) -> None:
         """Answer the requests for ``path`` with an error status."""
-        self.active += (Fault(path, verb, status, retry_after, message),)
+        self.active += (Fault(path, verb, status, retry_after, message, field_selector),)
 
     def hang(self, path: str, *, verb: str = "*") -> None:
         """Accept the requests for ``path`` and never answer them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import os
 import ssl
 import stat
 from collections.abc import Iterator
@@ -111,6 +112,12 @@ class Plugin:
             status["expirationTimestamp"] = end.strftime("%Y-%m-%dT%H:%M:%SZ")
         document = {"apiVersion": API_VERSION, "kind": "ExecCredential", "status": status}
         self.answer.write_text(json.dumps(document), "utf-8")
+
+    def hang(self) -> Path:
+        """Wait, from now on, until somebody opens and closes the pipe returned."""
+        pipe = Path(f"{self.answer}.fifo")
+        os.mkfifo(pipe)
+        return pipe
 
     @property
     def runs(self) -> int:

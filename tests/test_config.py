@@ -353,6 +353,8 @@ class TestSecrets:
             ("a:https://user:p@ss/w|rd@host|b:http://h", "a:https://user:***@host|b:http://h"),
             ("a:https://user:one@h|b:https://user:two@h", "a:https://user:***@h"),
             ("a:http://h:80|b:https://user:password@h", "a:http://h:***@h"),
+            ("a:https://h/x?api_key=secret|b:ftp://x/?y", "a:https://h/x?***|b:ftp://x/?***"),
+            ("why?", "why?"),
         ],
     )
     def test_redacted(self, text: str, shown: str) -> None:

@@ -21,6 +21,15 @@ def kube(tmp_path: Path) -> Kube:
     return Kube(tmp_path)
 
 
+def test_a_directory_that_cannot_be_looked_into_is_an_error_of_the_requests() -> None:
+    """Where nobody knows whether there is a CA the agent starts, says why it sends no token, and believes no other."""
+    credentials = ServiceAccount("10.0.0.1", 443, Path("/", 300 * "x"))
+    with pytest.raises(CredentialsError, match="File name too long"):
+        credentials.headers()
+    with pytest.raises(CredentialsError, match="File name too long"):
+        credentials.context()
+
+
 def account(path: Path, host: str = "10.0.0.1", port: int = 443, extra_ca: Path | None = None) -> ServiceAccount:
     """Return the credentials in a directory."""
     return ServiceAccount(host, port, path, extra_ca)

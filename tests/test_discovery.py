@@ -301,6 +301,20 @@ def test_the_own_node_is_found_where_the_filter_leaves_the_own_pod_out(kube: Kub
         assert names(picture) == ["pod-0", "pod-1", "pod-2"]
 
 
+def test_the_own_node_is_asked_for_until_there_is_an_answer(kube: Kube) -> None:
+    """A request for the own Pod that fails is counted and made again; the neighbours are known meanwhile."""
+    kube.server.put("pods", make_pod("own", "node-7", "10.0.0.7", labels={"app": "other"}))
+    kube.server.faults.answer(PODS, 429, field_selector="metadata.name=own")
+    errors: list[str] = []
+    with discovering(kube, own_pod="own", on_error=errors.append) as discovery:
+        picture = synced(discovery)
+        assert (picture.own_node, picture.state, picture.known) == ("", OK, 3)
+        until(lambda: len(errors) >= 2)
+        kube.server.faults.clear()
+        until(lambda: discovery.snapshot().own_node == "node-7")
+    assert set(errors) == {"throttled"}
+
+
 def test_host_network_and_pods_on_the_own_node(kube: Kube) -> None:
     """A Pod that has its node's address, and one on the own node, are neighbours like any other."""
     kube.server.put("pods", make_pod("pod-1", "node-0", "192.0.2.1", host_ip="192.0.2.1"))

@@ -214,6 +214,14 @@ CREDENTIAL_HEADERS = """Authorization proxy-authorization Cookie Set-Cookie X-Fo
     X-Vault-Secret X-Session-Id X-JWT-Assertion X-Auth-Request-Email X-Password"""
 
 
+def test_tokens_are_not_shown_whatever_the_headers_name() -> None:
+    """A JSON Web Token is known by its looks."""
+    token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln-_"
+    body = get("/alive", None, ("X-Amzn-Oidc-Data", token), ("X-Identity", f"me; {token}")).body
+    headers = json.loads(body)["headers"]
+    assert (headers["X-Amzn-Oidc-Data"], headers["X-Identity"]) == ([REDACTED], [f"me; {REDACTED}"])
+
+
 @pytest.mark.parametrize("name", CREDENTIAL_HEADERS.split())
 def test_credentials_in_headers_are_not_shown(name: str) -> None:
     """A header that may carry a credential is shown by name only."""

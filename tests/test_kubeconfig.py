@@ -148,6 +148,8 @@ def test_what_is_no_kubeconfig_is_an_error(home: Home, text: str) -> None:
     [
         ({"insecure-skip-tls-verify": True}, "insecure-skip-tls-verify is refused"),
         ({"server": "http://127.0.0.1:1"}, "server must be https://HOST[:PORT]"),
+        ({"server": "https://127.0.0.1:99999"}, "server must be https://HOST[:PORT]"),
+        ({"server": "https://[::1"}, "server must be https://HOST[:PORT]"),
         ({"server": ""}, "server must be https://HOST[:PORT]"),
         ({"server": "https://me:hunter2@127.0.0.1:1"}, "server must be https://HOST[:PORT]"),
         ({"proxy-url": "http://127.0.0.1:1"}, "proxy-url is not supported"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from checks import kubeconfig
 from checks.kubeconfig import PLUGIN_AGAIN_AFTER, RETRY_AFTER, KubeconfigError
 from tests.kube import TOKEN, Kube
 from tests.kube_home import API_VERSION, SECRET, Home, Plugin, answers, bearer, certificate, serving
+from tests.process import Running, heeding_ctrl_c
 from tests.waiting import until
 
 
@@ -134,8 +136,7 @@ def test_plugin_that_hangs_holds_up_nobody_for_long(home: Home) -> None:
     home.write()
     credentials = kubeconfig.load([home.file], clock=home.clock, patience=0.1)
     assert credentials is not None
-    fifo = Path(f"{plugin.answer}.fifo")
-    os.mkfifo(fifo)
+    fifo = plugin.hang()
     home.clock.now += 3000
     assert bearer(credentials) == "first"
     until(lambda: plugin.runs == 2)
@@ -189,3 +190,20 @@ def test_plugin_that_is_not_there(home: Home) -> None:
     """A command that cannot be run is named."""
     home.user = {"exec": {"apiVersion": API_VERSION, "command": "/no/such/plugin"}}
     assert "/no/such/plugin" in home.refused()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_plugin_that_hangs_at_the_start_does_not_keep_the_agent(
+    home: Home, tmp_path: Path, number: signal.Signals
+) -> None:
+    """A signal that comes while a plugin is waited for ends the agent, with 0: nothing has gone wrong."""
+    plugin = Plugin(home)
+    pipe = plugin.hang()
+    home.write()
+    with heeding_ctrl_c():
+        running = Running(tmp_path, {"KUBECONFIG": str(home.file)})
+    until(lambda: plugin.runs)
+    assert running.end(number) == 0
+    assert "Traceback" not in running.log()
+    # The plugin itself goes on where its agent was no container's first process.
+    os.close(os.open(pipe, os.O_WRONLY))

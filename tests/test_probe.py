@@ -362,6 +362,18 @@ def test_a_redirect_is_in_the_duration_and_not_in_the_phases() -> None:
     assert result.duration - result.trace["got_first_resp_byte"] >= slow
 
 
+def test_interim_answers_are_not_the_answer() -> None:
+    """What a server says before its answer (RFC 9110, section 15.2) is read over; another protocol is a failure."""
+    early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    with Server(always(early + answer(body=b"whole"))) as server, probing(reuse_connections=True) as prober:
+        for _ in range(2):
+            result = prober.check(target(server.url()))
+            assert (result.state, result.status_code) == ("ok", 200)
+        assert server.connections == 1
+    with Server(always(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")) as server, probing() as prober:
+        assert prober.check(target(server.url())).state == "101 Switching Protocols"
+
+
 def test_as_many_redirects_as_are_followed() -> None:
     """A chain of the most redirects that are followed still ends well, on one connection where those are kept."""
     pages = {f"/{n}": answer("307 Temporary Redirect", f"Location: /{n + 1}") for n in range(MOST_REDIRECTS)}

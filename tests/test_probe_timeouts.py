@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -107,6 +108,22 @@ def test_timeout_in_the_body() -> None:
     with Server(handle) as server, probing(timeout=SHORT) as prober:
         result = prober.check(target(server.url()))
     assert (result.state, result.event) == ("response: timed out after 300ms", "timeout")
+
+
+def test_what_comes_before_the_network_takes_none_of_its_time() -> None:
+    """A check whose preparation takes longer than its timeout, as of a slow disk, has all of it for the network."""
+
+    class SlowTrust:
+        """Takes its time to read its files."""
+
+        def context(self) -> ssl.SSLContext:
+            threading.Event().wait(2 * SHORT)
+            return ssl.create_default_context()
+
+    with Server(silent) as server, probing(timeout=SHORT, trust=SlowTrust()) as prober:
+        result = prober.check(target(f"https://{server.host}:{server.port}/"))
+    assert result.state == f"tls: timed out after {1000 * SHORT:g}ms"
+    assert result.duration >= SHORT
 
 
 def test_timeout_on_a_kept_connection() -> None:

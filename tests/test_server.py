@@ -471,6 +471,16 @@ def test_threads_have_names() -> None:
         assert {server.name, f"{server.name}-connection"} <= set(client.ask().body.decode().split())
 
 
+def test_an_empty_line_after_a_request_begins_none() -> None:
+    """A kept connection with an empty line too many waits for as long as any other, and ends without an answer."""
+    with serving(header_timeout=0.2, idle_timeout=1.0) as server, Client.of(server) as client:
+        assert client.ask(GET + b"\r\n").status == 200
+        threading.Event().wait(0.5)
+        assert client.ask(b"\r\n" + GET).status == 200
+        client.send(b"\r\n")
+        assert client.is_closed()
+
+
 def test_an_idle_server_sleeps() -> None:
     """While nobody asks, its thread is not woken: nothing is spent on a node where nothing happens."""
     with serving() as server, Client.of(server) as client:

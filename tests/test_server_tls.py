@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -196,6 +198,44 @@ def test_half_written_files_keep_the_old_pair(authority: Authority, caplog: pyte
         authority.write(new)
         with authority.client(server) as (_, shown):
             assert shown != before
+
+
+_SHORT_OF_DESCRIPTORS = """
+import contextlib, os, resource, sys
+from pathlib import Path
+from checks.served_certificate import CertificateFiles, Certificates
+from checks.trust import TrustStore
+
+certificate, key = map(Path, sys.argv[1:])
+served, trusted = Certificates(CertificateFiles(certificate, key)), TrustStore([certificate], system=False)
+before = served.context(), trusted.context()
+for file in (certificate, key):
+    os.utime(file, (1, 1))
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+taken = []
+with contextlib.suppress(OSError):
+    while True:
+        taken.append(os.open("/dev/null", os.O_RDONLY))
+for _ in range(2):
+    assert (served.context(), trusted.context()) == before
+for descriptor in taken:
+    os.close(descriptor)
+after = served.context(), trusted.context()
+assert after[0] is not before[0] and after[1] is not before[1]
+assert (served.context(), trusted.context()) == after
+"""
+
+
+def test_a_shortage_keeps_no_renewed_file_out(authority: Authority) -> None:
+    """Files renewed while no descriptor is to be had are read once there is one; the shortage is logged once."""
+    files = authority.files.certificate, authority.files.key
+    command = [sys.executable, "-c", _SHORT_OF_DESCRIPTORS, *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "certificate not reloaded, the one from before stays",
+        "CA files not reloaded, the ones from before go on",
+    ]
 
 
 def test_stop_ends_tls_connections(authority: Authority) -> None:

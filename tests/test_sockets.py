@@ -23,6 +23,7 @@ from checks.sockets import (
     KernelClock,
     MeasuredSocket,
     TooMuchReceivedError,
+    _clocks,
     connect,
 )
 from tests.servers import GENEROUS, LARGE, SHORT, BlackHole, Server, refusing, silent
@@ -352,3 +353,17 @@ def test_abort_wakes_all_who_wait(abort: Abort) -> None:
         for error in (reading.exception(GENEROUS), connecting.exception(GENEROUS)):
             assert isinstance(error, OSError)
             assert error.errno == errno.ECANCELED
+
+
+def test_the_two_clocks_are_read_at_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that had to wait between reading one clock and the other reads them again."""
+    apart = time.time() - time.perf_counter()
+    read, waits = time.time_ns, iter((0.2, 0.1, 0.0, 0.0))
+
+    def after_a_wait() -> int:
+        time.sleep(next(waits))
+        return read()
+
+    monkeypatch.setattr(time, "time_ns", after_a_wait)
+    now, wall = _clocks()
+    assert wall / 1e9 - now == pytest.approx(apart, abs=0.05)

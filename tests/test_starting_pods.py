@@ -171,6 +171,23 @@ def test_times_of_objects(text: str, seconds: float | None) -> None:
     assert epoch_seconds(text) == seconds
 
 
+def test_a_start_that_ends_while_it_is_looked_at_is_not_forgotten() -> None:
+    """What was still starting at the moment of looking has its end told, though that has passed since."""
+    now = iter((100.0, 100.0 + START_GRACE + 1))
+    kept = Starting(clock=lambda: next(now))
+    pods = {"pod": Neighbour("pod", "10.0.0.1", "10.0.0.1", "node", NOT_READY)}
+    assert kept.started(pods) == {}
+    assert kept.next_end() == 100 + START_GRACE
+    assert kept.started(pods).keys() == {"pod"}
+
+
+def test_who_takes_over_a_name_has_its_own_time_to_start() -> None:
+    """A StatefulSet's Pod is not taken for its predecessor, which was ready, though none saw that one go."""
+    kept = Starting(clock=lambda: 100.0)
+    assert kept.started({"pod-0": Neighbour("pod-0", "10.0.0.1", "", "node", RUNNING)})
+    assert not kept.started({"pod-0": Neighbour("pod-0", "10.0.0.2", "", "node", NOT_READY)})
+
+
 @pytest.mark.parametrize(("age", "checked_after"), [(None, 30), (-3600, 30), (0, 30), (10, 20), (3600, 0)])
 def test_the_time_to_start_is_counted_from_the_start(age: float | None, checked_after: float) -> None:
     """A Pod has what is left of its time when it is first seen; one from the future, by its clock, has all of it."""

@@ -43,10 +43,10 @@ class Lines(logging.Handler):
 
 
 def result(state: str, *, kind: str = "me_service", at: float = 0.0) -> CheckResult:
-    """A result of a check at a moment."""
+    """A result of a check at a moment, on a machine whose clock goes back an hour with each check."""
     if state == OK:
-        return CheckResult(kind, OK, started_at=at)
-    return CheckResult(kind, state, event="connect_done", started_at=at, remote="10.0.0.1")
+        return CheckResult(kind, OK, started_at=1e9 - 3600 * at, finished=at)
+    return CheckResult(kind, state, event="connect_done", started_at=1e9 - 3600 * at, finished=at, remote="10.0.0.1")
 
 
 def test_outage_is_three_lines_however_long_it_is() -> None:
