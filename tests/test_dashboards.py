@@ -155,6 +155,10 @@ def test_queries_are_of_the_chosen_cluster(name: str) -> None:
             assert 'cluster=~"$cluster"' in labels, f"{title}: {expr}"
 
 
+# Of so many the lower quarter is too: four names are known.
+UNKNOWN_NAMES = 12
+
+
 @dataclass(frozen=True, slots=True)
 class Scraped:
     """A cluster that was scraped while things went wrong, and its nodes by what is wrong with them."""
@@ -178,15 +182,15 @@ class Scraped:
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
     """Five agents and much trouble.
 
-    One agent is killed, one gets a bad token; the Service resets every second connection; the ingress fails
-    and shows a certificate that ends soon; three names of seven are not known.
+    One agent is killed, one gets a bad token, and none may read nodes; the Service resets every second connection; the
+    ingress fails and shows a certificate that ends soon; most names are not known.
     """
     with ExitStack() as stack:
         backends: list[Address] = []
         # The sandbox's own Service has an address only; checks are to look it up by name.
         front = stack.enter_context(Service(lambda: backends, "127.0.0.1"))
         named = f"http://localhost:{front.port}"
-        unknown = "|".join(f"unknown-{number}:http://unknown-{number}.invalid/" for number in (1, 2, 3))
+        unknown = "|".join(f"unknown-{number}:http://unknown-{number}.invalid/" for number in range(UNKNOWN_NAMES))
         environ = {
             "KUBENURSE_CHECK_INTERVAL": "500ms",
             "KUBENURSE_SERVICE_URL": named,
@@ -200,11 +204,14 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
         targets = [("{}:{}".format(*agent.address), labels_of(agent)) for agent in cluster.agents]
         prometheus = stack.enter_context(scraping(directory, targets, RULES))
         *_, blind, dead = cluster.agents
-        # Eight checks besides those of the four neighbours, all seen once while they worked.
-        until(lambda: len(prometheus.query("kubenurse_check_success")) >= 5 * (8 + 4), 30)
+        # The built-in checks, the Service's once more, those of unknown names and of the four neighbours, all seen once
+        # while they worked.
+        until(lambda: len(prometheus.query("kubenurse_check_success")) >= 5 * (4 + 1 + UNKNOWN_NAMES + 4), 30)
         blind.account.rotate(token="no longer good")
         blind.restart()
         dead.kill()
+        cluster.api.faults.answer("/api/v1/nodes", 403)
+        cluster.api.drop_watches()
         with socket.create_server(("127.0.0.1", 0)) as closed:
             backends.append(closed.getsockname())
         cluster.ingress.fault = Fault.BAD_GATEWAY
