@@ -42,6 +42,7 @@ MATRIX: dict[str, Object] = {
         **dict.fromkeys(["insecure", "kubernetes_service_dns", "neighbour_filter", "log_level", "log_format"]),
         "ingress": {"url": None},
     },
+    "annotated": {"daemonset": {"podAnnotations": {"prometheus.io/scrape": "false", "team": "network"}}},
     "host network": {"daemonset": {"hostNetwork": True}, "port": 18080, "networkPolicy": {"enabled": True}},
     "surge": {"daemonset": {"rollingUpdate": {"maxSurge": "10%"}}},
     "one more, please": {"daemonset": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}},
@@ -164,10 +165,31 @@ def test_everything_finds_its_pods_and_ports(objects: list[Object]) -> None:
         service = one(objects, "Service", backend["name"])
         # Kubernetes takes no name without a letter here, such as 8080-8080, and the schemas don't know.
         assert backend["port"] == {"number": service["spec"]["ports"][0]["port"]}
-        assert config.ingress_url in ("", f"https://{ingress['spec']['rules'][0]['host']}")
+        host = ingress["spec"]["rules"][0]["host"]
+        assert config.ingress_url in ("", f"https://{host}")
+        # It is asked by https, with the controller's own certificate where there is no other.
+        assert [each["hosts"] for each in ingress["spec"].get("tls", ())] == ([[host]] if host else [])
     for policy in of(objects, "NetworkPolicy"):
         assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
         assert [port["port"] for port in policy["spec"]["ingress"][0]["ports"]] == list(ports.values())
+        (outwards,) = ({port["port"] for port in rule["ports"]} for rule in policy["spec"]["egress"] if _has_443(rule))
+        assert outwards == {443, 6443, 80, 8443, 8080, 8000}
+
+
+def _has_443(rule: Object) -> bool:
+    return any(port["port"] == 443 for port in rule["ports"])
+
+
+def test_each_agent_is_scraped_by_annotations_or_by_a_monitor(objects: list[Object]) -> None:
+    """Without a monitor of the chart the Pods tell Prometheus where they are; with one they do not."""
+    annotations = one(objects, "DaemonSet")["spec"]["template"]["metadata"].get("annotations", {})
+    found = {name: value for name, value in annotations.items() if name.startswith("prometheus.io/")}
+    if of(objects, "PodMonitor") or of(objects, "ServiceMonitor"):
+        assert found.keys() <= {"prometheus.io/scrape"}
+    else:
+        where = {"port": str(_config(objects).port), "path": "/metrics", "scheme": "http"}
+        assert found.items() >= {f"prometheus.io/{name}": value for name, value in where.items()}.items()
+        assert found["prometheus.io/scrape"] == ("false" if annotations.get("team") else "true")
 
 
 def test_monitors_find_each_agent_once(objects: list[Object]) -> None:
@@ -412,6 +434,10 @@ def test_the_groups_are_all_of_them() -> None:
         (_set(neighbour_limit=-1), "/neighbour_limit"),
         (_set(neighbour_limit=None), "missing property 'neighbour_limit'"),
         (_set(port=70000), "/port"),
+        (_set(ingress=None), "missing property 'ingress'"),
+        (_set(daemonset__image=None), "missing property 'image'"),
+        (_set(rbac__allow_unschedulable=None), "missing property 'allow_unschedulable'"),
+        (_set(service__labels=None), "missing property 'labels'"),
         (_set(insecure="maybe"), "/insecure"),
         (_set(log_level="verbose"), "/log_level"),
         (_set(service__name="Web"), "/service/name"),
@@ -430,12 +456,22 @@ def test_a_wrong_value_is_refused(arguments: list[str], complaint: str) -> None:
     assert complaint in refused(*arguments)
 
 
+# What port-forward does not reach, since it comes from inside the Pod.
+ON_ONE_ADDRESS = [
+    "kubectl --namespace network exec daemonset/kubenurse -- kubenurse status",
+    "kubectl get --raw /api/v1/namespaces/network/pods/POD:8080/proxy/alive",
+]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         ([], ["localhost/kubenurse-python, which no registry has", "ingress.url is the default", "podMonitor.enabled"]),
         (_set(daemonset__image__repository="postfinance/kubenurse"), ["that is the Go kubenurse"]),
         (_set(use_tls=True, tls_secret="served", insecure=False), ["have to name the Pods' addresses"]),
+        (_set(daemonset__hostNetwork=True), ON_ONE_ADDRESS),
+        (_set(listen_address="192.0.2.7"), ON_ONE_ADDRESS),
+        (_set(daemonset__hostNetwork=True, listen_address="::"), ["ingress.url is the default"]),
         (
             _set(
                 daemonset__image__repository="registry.example.org/kubenurse-python",
@@ -445,7 +481,7 @@ def test_a_wrong_value_is_refused(arguments: list[str], complaint: str) -> None:
             [],
         ),
     ],
-    ids=["defaults", "the Go image", "TLS", "settled"],
+    ids=["defaults", "the Go image", "TLS", "host network", "one address", "all addresses", "settled"],
 )
 def test_the_notes_tell_what_is_left_to_do(arguments: list[str], told: list[str], tmp_path: Path) -> None:
     """The notes say where to look, and warn of what will not work as it is; they say nothing needless."""
@@ -455,7 +491,7 @@ def test_the_notes_tell_what_is_left_to_do(arguments: list[str], told: list[str]
     (copy / "templates" / "notes.yaml").write_text('notes: {{ tpl (.Files.Get "NOTES.txt") . | toJson }}\n')
     arguments = ["--namespace", "network", "--show-only", "templates/notes.yaml", *arguments]
     notes = " ".join(yaml.safe_load(helm("template", "kubenurse", str(copy), *arguments))["notes"].split())
-    assert "kubectl --namespace network port-forward daemonset/kubenurse 8080" in notes
+    assert ("kubectl --namespace network port-forward daemonset/kubenurse 8080" in notes) is (told != ON_ONE_ADDRESS)
     for each in told:
         assert each in notes
     if not told:

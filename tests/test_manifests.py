@@ -188,7 +188,8 @@ def test_ports_lead_to_where_the_agent_listens(objects: list[Object], tmp_path: 
     for probe, path in (("readinessProbe", "/ready"), ("livenessProbe", "/alwayshappy")):
         assert own[probe]["httpGet"] == {"path": path, "port": "http"}
         assert path in ENDPOINTS
-    (rule,) = one(objects, "Ingress")["spec"]["rules"]
+    (rule,), (secured,) = (one(objects, "Ingress")["spec"][name] for name in ("rules", "tls"))
+    assert secured == {"hosts": [rule["host"]]}
     assert rule["http"]["paths"] == [
         {
             "path": "/alwayshappy",
@@ -269,13 +270,20 @@ def test_tls_serves_what_the_certificate_is_for(manifests: Path, tmp_path: Path)
 
 
 def test_network_policy_opens_the_agents_ports(manifests: Path, tmp_path: Path) -> None:
-    """Neighbours may come in on the ports that agents serve, and go out to them, to DNS and to the API server."""
+    """Neighbours may come in on the ports that agents serve, and go out to them, to DNS, API server and ingress."""
     objects = build(manifests / "overlays/network-policy")
     spec = one(objects, "NetworkPolicy")["spec"]
     config = _config(objects, tmp_path)
     assert {port["port"] for rule in spec["ingress"] for port in rule["ports"]} == {config.port, config.tls_port}
     outgoing = {(port["protocol"], port["port"]) for rule in spec["egress"] for port in rule["ports"]}
     assert outgoing >= {("TCP", config.port), ("TCP", config.tls_port), ("TCP", 443), ("TCP", 6443), ("UDP", 53)}
+    # Also by the ports of common ingress controllers' own Pods, to which their Service leads.
+    (anywhere,) = (
+        {port["port"] for port in rule["ports"]}
+        for rule in spec["egress"]
+        if {"port": 443, "protocol": "TCP"} in rule["ports"]
+    )
+    assert anywhere == {443, 6443, 80, 8443, 8080, 8000}
 
 
 def test_the_operator_gets_the_rules_of_the_project(manifests: Path) -> None:
@@ -343,7 +351,11 @@ def test_the_kustomization_in_a_guide_works(guide: str, manifests: Path, tmp_pat
     assert "kube-system" not in yaml.safe_dump_all(objects)
     config = load(environment(objects))
     assert config.namespace == "monitoring"
-    assert config.ingress_url == f"https://{one(objects, 'Ingress')['spec']['rules'][0]['host']}"
+    ingress = one(objects, "Ingress")["spec"]
+    (rule,), (secured,) = ingress["rules"], ingress["tls"]
+    assert secured == {"hosts": [rule["host"]], "secretName": "kubenurse-ingress"}
+    assert ingress["ingressClassName"]
+    assert config.ingress_url == f"https://{rule['host']}"
     assert container(objects)["image"] == f"registry.example.org/kubenurse-python:{__version__}"
     assert rendering.granted(objects) >= {("list", "pods", "monitoring"), ("list", "nodes", "")}
 

@@ -47,6 +47,26 @@ labels:
   {{- merge (include "kubenurse.labels" $root | fromYaml) (index . 2) | toYaml | nindent 2 }}
 {{- end -}}
 
+{{- /* For a Prometheus that finds its targets by annotations, as in the chart of 1.15. Beside a monitor of the chart one that
+       reads them, too, would scrape every agent twice. */ -}}
+{{- define "kubenurse.podAnnotations" -}}
+{{- $found := dict -}}
+{{- if not (or .Values.podMonitor.enabled .Values.serviceMonitor.enabled) -}}
+{{- $found = dict "scrape" "true" "scheme" "http" "path" "/metrics" "port" (int64 .Values.port | toString) -}}
+{{- end -}}
+{{- $annotations := dict -}}
+{{- range $name, $value := $found -}}
+{{- $annotations = set $annotations (printf "prometheus.io/%s" $name) $value -}}
+{{- end -}}
+{{- mergeOverwrite $annotations (default dict .Values.daemonset.podAnnotations) | toYaml -}}
+{{- end -}}
+
+{{- /* "true" or nothing: whether the agents listen where port-forward, which comes from inside the Pod, does not reach. */ -}}
+{{- define "kubenurse.listensOutsideOnly" -}}
+{{- $address := default (ternary "status.podIP" "" .Values.daemonset.hostNetwork) .Values.listen_address -}}
+{{- if not (has $address (list "" "0.0.0.0" "::" "127.0.0.1" "::1")) -}}true{{- end -}}
+{{- end -}}
+
 {{- /* "true" or nothing, of a boolean or of a text that the agent takes for one. */ -}}
 {{- define "kubenurse.isTrue" -}}
 {{- if has (toString . | lower) (list "true" "1" "yes" "on") -}}true{{- end -}}
