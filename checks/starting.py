@@ -25,9 +25,9 @@ class Starting:
     def __init__(self, clock: Callable[[], float], time_of_day: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._time_of_day = time_of_day
+        self._looked_at = -math.inf
         # Until when a Pod may be starting (on the clock), in the past for one that was ready; by name and address, as a
         # StatefulSet's Pods have their predecessors' names.
-        self._looked_at = -math.inf
         self._until: dict[tuple[str, str], float] = {}
 
     def started(self, pods: Mapping[str, Neighbour]) -> dict[str, Neighbour]:
