@@ -23,6 +23,7 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports setup.cfg
 
 # What comes from the code or from another file: tables in READMEs, the rules in manifests and chart.
 docs: $(VENV)/.sandbox
@@ -54,7 +55,7 @@ image-test: $(VENV)/.test
 manifests-test: $(VENV)/.test
 	@$(MAKE) --no-print-directory --keep-going $(TOOLS)/kustomize $(TOOLS)/helm || \
 	  echo "Not installed (it takes Go and its module proxy): tests that need what is missing are skipped." >&2
-	$(BIN)/pytest -n auto tests/test_manifests.py tests/test_chart.py
+	$(BIN)/pytest -n auto tests/shipping/test_manifests.py tests/shipping/test_chart.py
 
 $(TOOLS)/kustomize:
 	GOBIN=$(CURDIR)/$(TOOLS) go install -ldflags='-s -w' sigs.k8s.io/kustomize/kustomize/v5@$(KUSTOMIZE_VERSION)

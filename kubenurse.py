@@ -16,15 +16,12 @@ from types import FrameType
 from typing import NoReturn
 
 import checks
-from checks import api_server, extra, me, neighbourhood
-from checks.config import Config
-from checks.credentials import Credentials, ServiceAccount
-from checks.discovery import Discovery
-from checks.endings import Endings
-from checks.endpoints import respond
-from checks.http1 import Request, Response
-from checks.kubeapi import KubeApi
-from checks.metrics import Metrics
+from checks.cli.configure import BAD_CONFIGURATION, configure
+from checks.config.skips import NEIGHBOURHOOD, skips
+from checks.config.variables import Config
+from checks.kube.client import KubeApi
+from checks.kube.credentials import Credentials, ServiceAccount
+from checks.kube.discovery import Discovery
 from checks.model import (
     BUILT_IN_TYPES,
     SKIPPED,
@@ -34,14 +31,18 @@ from checks.model import (
     Report,
     Target,
 )
-from checks.probe import Prober
-from checks.rounds import Rounds
-from checks.served_certificate import CertificateFiles
-from checks.server import Server
-from checks.skips import NEIGHBOURHOOD, skips
-from checks.startup import BAD_CONFIGURATION, configure
-from checks.transitions import Transitions
-from checks.trust import TrustStore
+from checks.probe.http import Prober
+from checks.probe.trust import TrustStore
+from checks.report.metrics import Metrics
+from checks.report.transitions import Transitions
+from checks.schedule.endings import Endings
+from checks.schedule.rounds import Rounds
+from checks.targets import api_server, extra, me
+from checks.targets import neighbours as neighbourhood
+from checks.web.certificates import CertificateFiles
+from checks.web.endpoints import respond
+from checks.web.http1 import Request, Response
+from checks.web.server import Server
 
 logger = logging.getLogger("kubenurse.agent")
 
@@ -307,7 +308,7 @@ def make_agent(config: Config) -> Agent:
         return Agent(config, account)
     if not config.kubeconfig:
         return Agent(config, None)
-    from checks import kubeconfig  # only here is the official client worth its memory
+    from checks.kube import kubeconfig  # only here is the official client worth its memory
 
     try:
         found = kubeconfig.load(config.kubeconfig, config.extra_ca)
@@ -378,7 +379,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the agent, or with arguments one of the commands of ``kubenurse --help``; return the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     if arguments:
-        from checks import commandline  # what the agent itself does not need on every node
+        from checks.cli import commands as commandline  # what the agent itself does not need on every node
 
         return commandline.main(arguments, make_agent)
     # As process 1 of a container it would not get the signals that it does not handle (pid_namespaces(7)).

@@ -15,7 +15,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from checks.selector import Selector, parse_selector
+from checks.config.selector import Selector, parse_selector
 from sandbox.objects import Object
 
 HISTORY = 1000

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
-from checks.config import markdown_table
-from checks.metrics import Metrics
+from checks.config.variables import markdown_table
 from checks.model import CheckResult, Neighbourhood, TcpFacts
+from checks.report.metrics import Metrics
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 PAGES = (README, README.parent / "docs" / "metrics.md")

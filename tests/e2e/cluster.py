@@ -22,7 +22,7 @@ from tests.e2e.nodes import PORT, Node
 from tests.e2e.processes import Processes
 from tests.e2e.services import Endpoint, Service
 from tests.e2e.watcher import DISCOVERY, Timeline, Watcher
-from tests.waiting import until
+from tests.support.waiting import until
 
 # Names a directory where the logs of all parts are left in the end.
 KEEP_LOGS = "KUBENURSE_E2E_LOGS"

@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from checks.follow import HEALTHY_WATCH
+from checks.kube.reflector import HEALTHY_WATCH
 from sandbox.certificates import CertificateAuthority
 from sandbox.faults import Request
 from tests.e2e.cluster import API_IP, API_NAMES, Cluster
 from tests.e2e.faults import ALL, API, Expected, Fault, sometimes
 from tests.e2e.watcher import DISCOVERY, Seen
-from tests.waiting import until
+from tests.support.waiting import until
 
 # Discovery asks again after pauses that grow, so that a fleet does not come back as a stampede.
 DISCOVERY_DETECTED = 10.0

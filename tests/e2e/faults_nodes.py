@@ -19,7 +19,7 @@ from tests.e2e.network import INTERFACE
 from tests.e2e.nodes import Node
 from tests.e2e.requirements import faketime_library
 from tests.e2e.watcher import Seen
-from tests.waiting import until
+from tests.support.waiting import until
 
 TARGET = "node-5"
 LOSSY = "node-2"

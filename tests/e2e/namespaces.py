@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from tests.debian import search_path
+from tests.support.debian import search_path
 
 PREFIX = "kne2e-"
 _MOUNTED = Path("/run/netns")

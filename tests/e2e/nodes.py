@@ -17,7 +17,7 @@ from sandbox.certificates import ServiceAccountDirectory
 from sandbox.objects import make_node, make_pod
 from tests.e2e.network import Addresses, Member
 from tests.e2e.processes import Process, Processes
-from tests.waiting import until
+from tests.support.waiting import until
 
 PORT = 8080
 ANSWER_TIMEOUT = 5.0

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.debian import search_path
 from tests.e2e.namespaces import Namespace
+from tests.support.debian import search_path
 
 STOP_TIMEOUT = 5.0
 _TAIL_BYTES = 3000

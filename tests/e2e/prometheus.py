@@ -14,8 +14,8 @@ from tests.e2e.cluster import Cluster
 from tests.e2e.network import bracketed
 from tests.e2e.nginx import write_configuration
 from tests.e2e.nodes import PORT
-from tests.prometheus import Prometheus
-from tests.waiting import until
+from tests.support.prometheus import Prometheus
+from tests.support.waiting import until
 
 TEXT, OPENMETRICS = "text", "openmetrics"
 RULES = Path(__file__).resolve().parents[2] / "rules" / "kubenurse.rules.yml"

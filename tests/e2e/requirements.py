@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.debian import install, search_path
+from tests.support.debian import install, search_path
 
 # What is looked for, and the Debian package that has it.
 COMMANDS = {

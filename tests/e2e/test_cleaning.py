@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.namespaces import remove_all, run
 from tests.e2e.requirements import reason_to_skip
-from tests.waiting import until
+from tests.support.waiting import until
 
 # Not the prefix of the cluster that may be running now.
 PREFIX = "kne2e.test-"

@@ -7,7 +7,7 @@ from functools import partial
 
 from tests.e2e.cluster import GO_NODE, INTERVAL, Cluster
 from tests.e2e.nodes import PORT
-from tests.waiting import until
+from tests.support.waiting import until
 
 # What net/http of Go sends, and the header that v1.15 adds.
 ORIGIN = "KUBENURSE-NEIGHBOUR-ORIGIN"

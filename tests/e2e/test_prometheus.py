@@ -12,9 +12,9 @@ from tests.e2e.faults_network import rules as firewall
 from tests.e2e.network import INTERFACE, PODS_V4
 from tests.e2e.nodes import PORT
 from tests.e2e.prometheus import OPENMETRICS, TEXT, Scraper, scraping
-from tests.test_dashboards import DASHBOARDS, V1_15, asked_by_rules, queries, recorded
-from tests.test_metrics_page import examples
-from tests.waiting import until
+from tests.shipping.test_dashboards import DASHBOARDS, V1_15, asked_by_rules, queries, recorded
+from tests.shipping.test_metrics_page import examples
+from tests.support.waiting import until
 
 ACCEPT_OPENMETRICS = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"}
 # The dashboard that is about one node at a time.

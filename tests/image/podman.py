@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.debian import search_path
+from tests.support.debian import search_path
 from tools.image import ROOT, build_command
 
 BASE = "localhost/debian-python:bookworm"

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 
-from tests.debian import install, search_path
+from tests.support.debian import install, search_path
 
 COMMANDS = {"podman": "podman", "runc": "runc", "debootstrap": "debootstrap", "tar": "tar"}
 

@@ -15,7 +15,7 @@ from sandbox.agent import Agent
 from sandbox.cluster import Cluster
 from sandbox.objects import make_pod
 from tests.image.podman import BASE, IMAGE, Podman
-from tests.waiting import until
+from tests.support.waiting import until
 from tools.pyz import build, write
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -173,8 +173,8 @@ def test_nothing_can_be_written_and_nothing_is_compiled(podman: Podman) -> None:
     script = """
 import sys
 sys.path.insert(0, "/app")
-from checks import config
-print(config.__cached__)
+from checks.config import variables
+print(variables.__cached__)
 open("/tmp/file", "w")
 """
     options = ["--rm", f"--entrypoint={json.dumps(['python3', '-ISv', '-c', script])}"]

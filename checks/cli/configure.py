@@ -1,0 +1,22 @@
+"""What every command begins with: the configuration, or all that is wrong with it, and the log."""
+
+from __future__ import annotations
+
+import sys
+
+from checks.config.variables import Config, ConfigError, load
+from checks.report import log
+
+BAD_CONFIGURATION = 2
+
+
+def configure() -> Config | None:
+    """Read the configuration and set the log up; None when it is none, with every problem told on stderr."""
+    try:
+        config = load()
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"kubenurse: {problem}", file=sys.stderr)
+        return None
+    log.setup(config.log_level, config.log_format, sys.stderr)
+    return config

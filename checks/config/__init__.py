@@ -1,0 +1,1 @@
+"""The configuration: environment variables in, a frozen Config out."""

@@ -1,0 +1,1 @@
+"""The Kubernetes API: credentials, lists and watches, and the neighbours they show."""

@@ -1,0 +1,1 @@
+"""How one check is made: names, sockets, TLS, HTTP, and the failure in words."""

@@ -1,0 +1,1 @@
+"""What becomes of results: metrics and log lines."""

@@ -1,0 +1,1 @@
+"""When checks run, and how long their results stay fresh."""

@@ -1,0 +1,1 @@
+"""What to check: targets from the configuration and the neighbours."""

@@ -1,0 +1,253 @@
+"""The API server's token goes to the API server, over verified TLS, and nowhere else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from checks.kube.credentials import ServiceAccount
+from tests.support.servers import (
+    FixedCredentials,
+    FixedTrust,
+    Server,
+    always,
+    answer,
+    authority,
+    certificate,
+    once,
+    probing,
+    refusing,
+    resolver_of,
+    server_context,
+    target,
+)
+
+TOKEN = "very-secret-token"
+BEARER = f"Bearer {TOKEN}"
+
+
+@pytest.fixture(autouse=True)
+def never_told(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """Whatever a test does, its token is in no log and in no output."""
+    caplog.set_level(logging.DEBUG)
+    yield
+    out, err = capfd.readouterr()
+    assert "secret" not in caplog.text + out + err
+    assert not any("secret" in repr(vars(record)) for record in caplog.records)
+
+
+def test_the_token_goes_to_the_api_server() -> None:
+    """A target that is the API server gets the token, on a kept connection too, and its result doesn't tell it."""
+    with (
+        Server(always(answer()), context=server_context()) as server,
+        probing(credentials=FixedCredentials(TOKEN), reuse_connections=True) as prober,
+    ):
+        for request in range(2):
+            result = prober.check(target(server.url("/version"), to_api_server=True))
+            assert result.state == "ok"
+            assert server.header("Authorization", request) == BEARER
+            assert "secret" not in repr(result)
+
+
+def test_the_token_goes_to_no_other_target() -> None:
+    """Any other target, be it the same URL, gets no token."""
+    with (
+        Server(always(answer()), context=server_context()) as server,
+        probing(credentials=FixedCredentials(TOKEN)) as prober,
+    ):
+        for facts in ({}, {"use_proxy": True, "follow_redirects": True}, {"origin": "me"}):
+            assert prober.check(target(server.url("/version"), **facts)).ok
+    assert [server.header("Authorization", request) for request in range(3)] == [None] * 3
+
+
+def test_the_token_goes_nowhere_without_tls() -> None:
+    """An API server's URL without TLS is refused before a connection is opened."""
+    with Server(always(answer())) as server, probing(credentials=FixedCredentials(TOKEN)) as prober:
+        result = prober.check(target(server.url(), to_api_server=True))
+    assert result.state == "setup: the credentials go to the API server by https only"
+    assert (result.event, server.connections) == ("round_trip_error", 0)
+
+
+@pytest.mark.parametrize("insecure", [False, True])
+@pytest.mark.parametrize(
+    ("ca", "name", "days", "state"),
+    [
+        ("stranger", "127.0.0.1", 1, "tls: unable to get local issuer certificate"),
+        ("known", "other.test", 1, "tls: IP address mismatch, certificate is not valid for '127.0.0.1'"),
+        ("known", "127.0.0.1", -1, "tls: certificate has expired"),
+    ],
+)
+def test_the_token_goes_to_nobody_unverified(insecure: bool, ca: str, name: str, days: int, state: str) -> None:
+    """The API server is verified even where the other endpoints are not: without that no request is sent."""
+    context = server_context(certificate(name, ca=ca, days=days))
+    with Server(always(answer()), context=context) as server:
+        trust, credentials = FixedTrust(verify=not insecure), FixedCredentials(TOKEN)
+        with probing(trust=trust, credentials=credentials) as prober:
+            result = prober.check(target(server.url(), to_api_server=True))
+            assert prober.check(target(server.url(), type="other")).ok == insecure
+    assert result.state == state
+    assert [server.header("Authorization", request) for request in range(len(server.received))] == [None] * insecure
+
+
+def test_what_others_trust_is_not_trusted_with_the_token() -> None:
+    """An authority that other endpoints are believed by does not vouch for the API server."""
+    stranger = FixedTrust(verify=False)
+    stranger.context().load_verify_locations(cadata=authority("stranger").cert_pem.bytes().decode())
+    context = server_context(certificate("127.0.0.1", ca="stranger"))
+    with (
+        Server(always(answer()), context=context) as server,
+        probing(trust=stranger, credentials=FixedCredentials(TOKEN)) as prober,
+    ):
+        assert prober.check(target(server.url())).ok
+        assert not prober.check(target(server.url(), to_api_server=True)).ok
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("to_itself", [False, True])
+def test_the_token_follows_no_redirect(to_itself: bool) -> None:
+    """A redirect of the API server is an answer that is not 200, wherever it points and whatever the target allows."""
+    with Server(always(answer()), context=server_context()) as other:
+        place = "/login" if to_itself else other.url()
+        redirect = always(answer("302 Found", f"Location: {place}"))
+        with (
+            Server(redirect, context=server_context()) as server,
+            probing(credentials=FixedCredentials(TOKEN)) as prober,
+        ):
+            result = prober.check(target(server.url(), to_api_server=True, follow_redirects=True))
+    assert (result.state, result.event) == ("302 Found", "status_code_302")
+    assert (len(server.received), other.connections) == (1, 0)
+
+
+def test_a_redirect_to_the_api_server_gets_no_token() -> None:
+    """A check that is redirected to the API server arrives there without the token."""
+    with (
+        Server(always(answer("401 Unauthorized")), context=server_context()) as server,
+        Server(always(answer("302 Found", f"Location: {server.url()}"))) as ingress,
+        probing(credentials=FixedCredentials(TOKEN)) as prober,
+    ):
+        result = prober.check(target(ingress.url(), follow_redirects=True))
+    assert (result.state, server.header("Authorization")) == ("401 Unauthorized", None)
+
+
+def test_the_password_of_a_url_stays_with_it() -> None:
+    """User and password of a URL go along to another path, not to where an absolute redirect leads."""
+    with Server(always(answer())) as other:
+        pages = [answer("302 Found", "Location: /next"), answer("302 Found", f"Location: {other.url()}")]
+        with Server(lambda conversation: once(pages.pop(0))(conversation)) as server, probing() as prober:
+            url = f"http://user:secret@127.0.0.1:{server.port}/?secret"
+            assert prober.check(target(url, follow_redirects=True)).ok
+    assert [server.header("Authorization", request) for request in range(2)] == ["Basic dXNlcjpzZWNyZXQ="] * 2
+    assert other.header("Authorization") is None
+
+
+def test_failures_do_not_tell_secrets() -> None:
+    """No failure of a check tells a token, a password or a query."""
+    with refusing() as address, probing(credentials=FixedCredentials(TOKEN), resolver=resolver_of(address)) as prober:
+        assert "secret" not in repr(prober.check(target("https://api.test/", to_api_server=True)))
+    loop = always(answer("302 Found", "Location: http://user:secret@127.0.0.1/?secret#secret"))
+    with Server(loop) as server, probing(resolver=resolver_of(server.address)) as prober:
+        result = prober.check(target(server.url("/?secret", host="a.test"), follow_redirects=True))
+        assert result.state == "redirect to another host: http://127.0.0.1/"
+    with Server(always(answer("302 Found", "Location: //user:secret@[/"))) as server, probing() as prober:
+        result = prober.check(target(server.url(), follow_redirects=True))
+        assert result.state == "redirect to a place that is not an http or https URL"
+    with probing() as prober:
+        assert prober.check(target("http://user:secret@[/")).state == "setup: not a URL"
+
+
+@pytest.mark.parametrize("token", [f"{TOKEN}\r\nX-More: yes", f"{TOKEN}é", f"{TOKEN}\x00"])
+def test_a_token_that_no_header_can_hold(token: str) -> None:
+    """A token with line ends or other bytes that HTTP does not allow is not sent and not quoted."""
+    with (
+        Server(always(answer()), context=server_context()) as server,
+        probing(credentials=FixedCredentials(token)) as prober,
+    ):
+        result = prober.check(target(server.url(), to_api_server=True))
+    assert result.state == "request: Authorization holds a character that HTTP does not allow"
+    assert (result.event, server.received) == ("round_trip_error", [])
+
+
+def test_the_name_to_verify_may_be_another() -> None:
+    """The API server's certificate may be for the name that the credentials say, and must be then."""
+    for server_name, state in (
+        ("kubernetes", "ok"),
+        ("other", "tls: hostname mismatch, certificate is not valid for 'other'"),
+    ):
+        with (
+            Server(always(answer()), context=server_context(certificate("kubernetes"))) as server,
+            probing(credentials=FixedCredentials(TOKEN, server_name)) as prober,
+        ):
+            assert prober.check(target(server.url(), to_api_server=True)).state == state
+
+
+class Rotating(FixedCredentials):
+    """Credentials with another token every time."""
+
+    def __init__(self) -> None:
+        super().__init__(TOKEN)
+        self.number = 0
+
+    def headers(self) -> dict[str, str]:
+        """Return the next one's header."""
+        self.number += 1
+        return {"Authorization": f"{BEARER}-{self.number}"}
+
+
+def test_the_token_is_asked_for_each_time() -> None:
+    """A token that was replaced is used from the next check on, on a kept connection too."""
+    with (
+        Server(always(answer()), context=server_context()) as server,
+        probing(credentials=Rotating(), reuse_connections=True) as prober,
+    ):
+        for _ in range(2):
+            assert prober.check(target(server.url(), to_api_server=True)).ok
+    assert [server.header("Authorization", request) for request in range(2)] == [f"{BEARER}-1", f"{BEARER}-2"]
+
+
+def test_credentials_that_are_not_there(tmp_path: Path) -> None:
+    """Without a token the check fails and says which file is missing; nothing is opened."""
+    (tmp_path / "ca.crt").write_bytes(authority("known").cert_pem.bytes())
+    with Server(always(answer()), context=server_context()) as server:
+        account = ServiceAccount(server.host, server.port, tmp_path)
+        with probing(credentials=account) as prober:
+            api = target(f"{account.base_url}/version", to_api_server=True)
+            missing = prober.check(api)
+            assert server.connections == 0
+            (tmp_path / "token").write_text(TOKEN)
+            assert prober.check(api).ok
+    assert missing.state.startswith("setup: token file /")
+    assert missing.event == "round_trip_error"
+    assert server.header("Authorization") == BEARER
+
+
+def test_no_credentials_at_all() -> None:
+    """Without an API server to talk to such a target is a failure, not a request without a token."""
+    with probing() as prober:
+        result = prober.check(target("https://127.0.0.1/", to_api_server=True))
+    assert (result.state, result.event) == ("setup: no credentials for the API server", "round_trip_error")
+
+
+def headers_of(received: bytes) -> Mapping[str, str]:
+    """The headers of a request."""
+    lines = received.decode("ascii").split("\r\n")[1:]
+    return dict(line.split(": ", 1) for line in lines if line)
+
+
+def test_the_api_server_is_told_no_more_than_that() -> None:
+    """A request to the API server has the token and what every request has."""
+    with (
+        Server(always(answer()), context=server_context()) as server,
+        probing(credentials=FixedCredentials(TOKEN)) as prober,
+    ):
+        assert prober.check(target(server.url(), to_api_server=True)).ok
+    assert set(headers_of(server.received[0])) == {
+        "Host",
+        "User-Agent",
+        "Accept",
+        "Accept-Encoding",
+        "Connection",
+        "Authorization",
+    }
