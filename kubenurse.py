@@ -17,8 +17,8 @@ from typing import NoReturn
 
 import checks
 from checks.cli.configure import BAD_CONFIGURATION, configure
+from checks.config.settings import Config
 from checks.config.skips import NEIGHBOURHOOD, skips
-from checks.config.variables import Config
 from checks.kube.client import KubeApi
 from checks.kube.credentials import Credentials, ServiceAccount
 from checks.kube.discovery import Discovery

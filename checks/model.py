@@ -23,10 +23,27 @@ ME_SERVICE = "me_service"
 BUILT_IN_TYPES = (API_SERVER_DIRECT, API_SERVER_DNS, ME_INGRESS, ME_SERVICE)
 PATH_PREFIX = "path_"
 
+ALWAYS_HAPPY_PATH = "/alwayshappy"
+
 ORIGIN_HEADER = "KUBENURSE-NEIGHBOUR-ORIGIN"
 POD_HEADER = "KUBENURSE-POD"
 
-# The phases of a request, in the order they happen, named as Go's net/http/httptrace names its hooks.
+# Where a check failed: a closed set. STATUS is an answer with another status than 200.
+SETUP = "setup"
+DNS = "dns"
+CONNECT = "connect"
+TLS = "tls"
+REQUEST = "request"
+RESPONSE = "response"
+STATUS = "status"
+REDIRECT = "redirect"
+PROXY = "proxy"
+PHASES = (SETUP, DNS, CONNECT, TLS, REQUEST, RESPONSE, STATUS, REDIRECT, PROXY)
+
+# How a target is checked.
+HTTP = "http"
+
+# The events of a request, in the order they happen, named as Go's net/http/httptrace names its hooks.
 TRACE_EVENTS = (
     "dns_start",
     "dns_done",
@@ -51,7 +68,9 @@ class Target:
     ``type`` is the value of the metrics' ``type`` label and unique within a round.
     ``to_api_server`` targets carry the API credentials and are verified against the API server's trust, always.
     ``follow_redirects`` allows redirects to the same host; ``use_proxy`` honours the proxy variables.
-    ``origin`` is the Pod name to announce to a neighbour, or empty.
+    ``origin`` is the Pod name to announce to a neighbour, or empty. ``server_name`` is the name to verify in the
+    certificate, empty for the URL's host. ``node`` is the neighbour's node, empty where the target is no neighbour.
+    ``kind`` says how the target is checked: HTTP is the only kind so far.
     """
 
     type: str
@@ -60,6 +79,9 @@ class Target:
     follow_redirects: bool = False
     use_proxy: bool = False
     origin: str = ""
+    server_name: str = ""
+    node: str = ""
+    kind: str = HTTP
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +102,8 @@ class CheckResult:
     """What one check found.
 
     ``state`` is ``ok`` or the reason in words; ``event`` is the label of ``kubenurse_errors_total`` (empty when ok).
-    ``status_code`` is the answer's, None when there was none. ``duration`` is seconds from the start to the first byte
+    ``phase`` is where it failed (of PHASES), empty when ok.
+    ``status_code`` is the answer's, None when there was none or the kind of check has none. ``duration`` is seconds from the start to the first byte
     of the answer, or to the failure. ``trace`` maps the events reached (of TRACE_EVENTS) to seconds since the start of
     the last request, where others redirected to it.
     ``started_at`` is epoch, ``finished`` monotonic. ``not_after`` is epoch: when the certificate shown ends.
@@ -98,6 +121,7 @@ class CheckResult:
     tcp: TcpFacts | None = None
     not_after: float | None = None
     remote: str = ""
+    phase: str = ""
 
     @property
     def ok(self) -> bool:

@@ -11,10 +11,12 @@ from typing import Any, Protocol
 import urllib3
 
 from checks import __version__
+from checks.addresses import host_port
 from checks.cli.configure import BAD_CONFIGURATION, configure
 from checks.cli.table import render
 from checks.config import convert
-from checks.config.variables import Config, help_text
+from checks.config.settings import Config
+from checks.config.variables import help_text
 from checks.model import OK, SKIPPED, Report
 from checks.probe.trust import TrustStore
 from checks.web.endpoints import Agent, state_document
@@ -111,8 +113,7 @@ def _fetch(config: Config, url: str) -> Any:
 
 def _local_url(config: Config) -> str:
     address = config.listen_address
-    host = f"[{address}]" if ":" in address else address
-    return f"http://{host if address not in ('', '0.0.0.0', '::') else '127.0.0.1'}:{config.port}"  # noqa: S104 # compared, not bound
+    return f"http://{host_port(address if address not in ('', '0.0.0.0', '::') else '127.0.0.1', config.port)}"  # noqa: S104 # compared, not bound
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from checks.config.variables import Config, ConfigError, load
+from checks.config.load import load
+from checks.config.settings import Config, ConfigError
 from checks.report import log
 
 BAD_CONFIGURATION = 2

@@ -10,6 +10,7 @@ import ssl
 from pathlib import Path
 from typing import Protocol
 
+from checks.addresses import host_port
 from checks.probe.trust import TrustStore
 
 # The kubelet's tokens are about 1 KB; a file much larger is something else and doesn't go into a header.
@@ -98,7 +99,7 @@ def _is_there(path: Path) -> bool:
 
 def base_url(host: str, port: int) -> str:
     """Return the URL of an API server; ``host`` may be an IPv6 address without brackets."""
-    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    return f"https://{host_port(host, port)}"
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ import socket
 import ssl
 
 from checks.config.durations import format_duration
+from checks.text import printable
 
 SETUP = "setup"
 DNS = "dns"
@@ -99,8 +100,7 @@ def translate(error: Exception, phase: str, timeout: float, *, answer_began: boo
 
 def clean(text: str) -> str:
     """Return text from outside as one printable line of at most LONGEST_DETAIL characters."""
-    line = "".join(character if character.isprintable() else " " for character in text[: LONGEST_DETAIL + 1])
-    return line if len(line) <= LONGEST_DETAIL else line[: LONGEST_DETAIL - 1] + "…"
+    return printable(text, LONGEST_DETAIL)
 
 
 def _words(error: Exception) -> str:

@@ -13,6 +13,7 @@ from typing import Protocol
 from urllib.parse import urljoin
 
 from checks import __version__
+from checks.addresses import host_port
 from checks.config.proxies import Proxies
 from checks.model import OK, ORIGIN_HEADER, CheckResult, Target, TcpFacts
 from checks.probe import failures, urls
@@ -309,8 +310,7 @@ class _Check:
         """Ask the proxy for a way through to the request's endpoint (RFC 9110, section 9.3.6)."""
         self.phase = failures.PROXY
         endpoint = request.endpoint
-        host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-        way = f"{host}:{endpoint.port}"
+        way = host_port(endpoint.host, endpoint.port)
         channel.send_request("CONNECT", way, {"Host": way, **proxy.proxy_authorization()})
         answer = channel.read_head("CONNECT")
         if answer.status != 200:

@@ -10,6 +10,8 @@ from urllib.parse import unquote
 from urllib3.exceptions import LocationParseError
 from urllib3.util import make_headers, parse_url
 
+from checks.addresses import bracketed, host_port
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -61,10 +63,9 @@ def parse(text: str) -> Url:
     scheme, host = url.scheme or "", (url.host or "").strip("[]")
     if scheme not in _DEFAULT_PORTS or not host or url.port == 0:
         raise ValueError("not an http or https URL")
-    bracketed = f"[{host}]" if ":" in host else host
     return Url(
         endpoint=Endpoint(scheme, host, url.port or _DEFAULT_PORTS[scheme]),
-        authority=f"{bracketed}:{url.port}" if url.port else bracketed,
+        authority=host_port(host, url.port) if url.port else bracketed(host),
         target=url.request_uri,
         # Latin-1 keeps the bytes as they were escaped, which make_headers encodes by it.
         user=unquote(url.auth or "", "latin-1"),

@@ -21,6 +21,7 @@ from pathlib import Path
 from socketserver import BaseRequestHandler, TCPServer
 from typing import Any
 
+from checks.addresses import host_port
 from checks.web.certificates import CertificateFiles, Certificates, in_words
 from checks.web.connections import Connections, SparseLog
 from checks.web.http1 import (
@@ -317,4 +318,4 @@ def _where(address: str, port: int, *, dual_stack: bool) -> tuple[socket.Address
 def _written(peer: Any) -> str:
     """``ip:port``, ``[ip]:port`` for IPv6; an IPv4 client of a socket for both is written as IPv4."""
     address = str(peer[0]).removeprefix("::ffff:")
-    return f"[{address}]:{peer[1]}" if ":" in address else f"{address}:{peer[1]}"
+    return host_port(address, peer[1])

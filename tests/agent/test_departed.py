@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import pytest
 
-from checks.config.variables import load
+from checks.config.load import load
 from checks.report.metrics import DEPARTED_SECONDS
 from kubenurse import Agent
 from sandbox.objects import make_node, make_pod

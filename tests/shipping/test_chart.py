@@ -11,8 +11,10 @@ import pytest
 import yaml
 
 from checks import __version__
+from checks.config.load import load
 from checks.config.selector import parse_selector
-from checks.config.variables import VARIABLES, Config, load
+from checks.config.settings import Config
+from checks.config.variables import VARIABLES
 from sandbox.certificates import CertificateAuthority
 from tests.support import rendering
 from tests.support.rendering import (

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from checks.config.variables import VARIABLES, load
+from checks.config.load import load
+from checks.config.variables import VARIABLES
 from checks.kube import errors as kubeapi_errors
 from checks.model import TRACE_EVENTS, CheckResult, Neighbourhood, TcpFacts
 from checks.probe import failures

@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from checks import __version__
+from checks.config.load import load
 from checks.config.selector import parse_selector
-from checks.config.variables import Config, load
+from checks.config.settings import Config
 from checks.web.endpoints import ENDPOINTS
 from kubenurse import make_agent
 from tests.support import rendering

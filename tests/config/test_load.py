@@ -19,8 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checks.config import convert
+from checks.config.load import load
 from checks.config.proxies import Proxies
-from checks.config.variables import VARIABLES, Config, ConfigError, help_text, load, markdown_table
+from checks.config.settings import Config, ConfigError
+from checks.config.variables import VARIABLES, help_text, markdown_table
 from checks.model import TRACE_EVENTS
 from checks.probe import urls
 
@@ -62,6 +64,8 @@ CONTRACT = [
     "KUBENURSE_SERVICEACCOUNT_DIR",
     "KUBENURSE_LOG_LEVEL",
     "KUBENURSE_LOG_FORMAT",
+    "KUBENURSE_NEIGHBOUR_TLS_NAME",
+    "KUBENURSE_READY_WHEN_CORDONED",
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "NO_PROXY",
