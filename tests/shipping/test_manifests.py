@@ -137,9 +137,10 @@ def _resource(path: str) -> tuple[str, str]:
 
 
 def _with_certificate(environ: dict[str, str], kube: Kube) -> dict[str, str]:
-    """Let what the Secret would hold be where the environment says, below another directory."""
+    """Replace the paths of the mounted Secret by files that hold what the Secret would hold."""
     certificate = kube.authority.issue("kubenurse", "kubenurse")
-    files = {f"{TLS_DIRECTORY}/tls.crt": str(certificate.chain), f"{TLS_DIRECTORY}/tls.key": str(certificate.key)}
+    held = {"tls.crt": certificate.chain, "tls.key": certificate.key, "ca.crt": kube.authority.file}
+    files = {f"{TLS_DIRECTORY}/{name}": str(file) for name, file in held.items()}
     return {name: files.get(value, value) for name, value in environ.items()}
 
 
@@ -157,7 +158,8 @@ def test_the_agent_takes_the_environment(objects: list[Object], kustomization: s
     assert config.service_url == "http://kubenurse.kube-system.svc:8080"
     assert config.ingress_url == ""
     assert config.allow_unschedulable is (kustomization == "overlays/no-nodes")
-    assert config.use_tls is config.insecure is (kustomization == "overlays/tls")
+    assert config.use_tls is (kustomization == "overlays/tls")
+    assert not config.insecure
     assert config.listen_address == ("10.0.0.7" if kustomization == "overlays/host-network" else "")
 
 
@@ -222,6 +224,15 @@ def test_a_reviewer_finds_the_rest(objects: list[Object]) -> None:
     }
 
 
+def test_an_apply_on_either_side_agrees(objects: list[Object]) -> None:
+    """Each fieldRef has the apiVersion that the API server adds, so both kinds of apply send the same object."""
+    references = [
+        variable["valueFrom"]["fieldRef"] for variable in container(objects)["env"] if "valueFrom" in variable
+    ]
+    assert len(references) >= 3
+    assert all(reference["apiVersion"] == "v1" for reference in references)
+
+
 def test_the_image_is_of_this_version(base: list[Object]) -> None:
     """The image is the one that ``make image`` builds, of the version of the code beside it."""
     assert container(base)["image"] == f"{image.NAME}:{__version__}"
@@ -255,8 +266,8 @@ def test_vendored_runs_the_single_file(manifests: Path) -> None:
     assert own["image"].startswith("docker.io/library/python:3.")
 
 
-def test_tls_serves_what_the_certificate_is_for(manifests: Path, tmp_path: Path) -> None:
-    """The certificate's Secret is mounted where the settings look for it, readable by the agent's group alone."""
+def test_tls_serves_and_verifies_the_certificate(manifests: Path) -> None:
+    """Pair and CA of the certificate's Secret are where the settings say; the name to verify is one of its names."""
     objects = build(manifests / "overlays/tls")
     certificate = one(objects, "Certificate", "kubenurse-tls")["spec"]
     assert one(objects, "Issuer", certificate["issuerRef"]["name"])
@@ -267,7 +278,8 @@ def test_tls_serves_what_the_certificate_is_for(manifests: Path, tmp_path: Path)
     assert spec["securityContext"]["fsGroup"] == spec["securityContext"]["runAsGroup"]
     environ = environment(objects)
     files = {f"{mount['mountPath']}/{item['path']}" for item in volume["secret"]["items"]}
-    assert files == {environ["KUBENURSE_CERT_FILE"], environ["KUBENURSE_CERT_KEY"]}
+    assert files == {environ[f"KUBENURSE_{name}"] for name in ("CERT_FILE", "CERT_KEY", "EXTRA_CA")}
+    assert environ["KUBENURSE_NEIGHBOUR_TLS_NAME"] in certificate["dnsNames"]
 
 
 def test_network_policy_opens_the_agents_ports(manifests: Path, tmp_path: Path) -> None:
