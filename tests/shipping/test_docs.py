@@ -85,6 +85,15 @@ def test_commands_exist(page: Path) -> None:
         assert (ROOT / path).exists(), path
 
 
+def test_every_apply_is_server_side() -> None:
+    """No guide applies a kustomization from the client's side: mixing both ways leaves old fields behind."""
+    guides = [page for page in PAGES if page.parent.name != "decisions"]
+    text = code("\n".join(page.read_text(encoding="utf-8") for page in guides))
+    commands = re.findall(r"kubectl (?:-n \S+ )?(?:apply|diff) .*-k\b.*", text)
+    assert len(commands) >= 4
+    assert all("--server-side" in command for command in commands)
+
+
 @pages()
 def test_anchors_lead_to_headings(page: Path) -> None:
     """Every link to a part of a page leads to a heading that is there."""
