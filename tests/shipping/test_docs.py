@@ -28,8 +28,17 @@ from tools.readme import metrics_table
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-GUIDES = ("install", "configuration", "migrating", "sizing", "troubleshooting", "architecture")
-PAGES = sorted([ROOT / "README.md", ROOT / "manifests" / "README.md", *DOCS.glob("**/*.md")])
+GUIDES = (
+    "install",
+    "configuration",
+    "migrating",
+    "sizing",
+    "troubleshooting",
+    "architecture",
+    "security",
+    "reliability",
+)
+PAGES = sorted([*ROOT.glob("*.md"), ROOT / "manifests" / "README.md", *DOCS.glob("**/*.md")])
 TROUBLESHOOTING = DOCS / "troubleshooting.md"
 
 # What OpenSSL says of a certificate; test_probe_failures.py and test_probe.py make these happen.
