@@ -75,6 +75,7 @@ def _complete(
     values.setdefault("namespace", _namespace_of(values["serviceaccount_dir"]))
     values.setdefault("kubeconfig", _kubeconfig_at_home(environ))
     values["api_dns_is_set"] = bool(texts["KUBERNETES_SERVICE_DNS"])
+    values["kubeconfig_is_set"] = bool(texts["KUBECONFIG"])
     values["proxies"] = Proxies(*(values.pop(name, "") for name in ("http_proxy", "https_proxy", "no_proxy")))
     return Config(**values, warnings=tuple(_warnings(environ)))
 

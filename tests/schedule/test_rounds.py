@@ -23,13 +23,15 @@ from tests.support.waiting import until
 
 PATIENCE = 30.0
 LONG = 3600.0
-NO_STACK_IS_THIS_LARGE = 1 << 46
+# Larger than any address space, so that the system refuses it also where it promises more memory than it has
+# (vm.overcommit_memory=1, which every kubelet sets).
+NO_STACK_IS_THIS_LARGE = 1 << 56
 
 
 class World:
     """What rounds work with: targets, checks that end at once unless they are held, and ears that note what they hear.
 
-    ``doing`` says what happens besides in ``targets``, ``on_round``, ``on_result`` or a check of a type.
+    ``doing`` says what happens besides in ``targets``, ``prune``, ``take`` or a check of a type.
     """
 
     def __init__(self, *kinds: str) -> None:
@@ -66,19 +68,19 @@ class World:
         self._do(target.type)
         return CheckResult(target.type, OK, duration=float(number))
 
-    def on_result(self, result: CheckResult) -> None:
+    def take(self, result: CheckResult) -> None:
         """Note a result."""
         with self._changed:
             self.results.append(result)
             self._changed.notify_all()
-        self._do("on_result")
+        self._do("take")
 
-    def on_round(self, types: frozenset[str]) -> None:
+    def prune(self) -> None:
         """Note a round."""
         with self._changed:
-            self.rounds.append((types, time.monotonic()))
+            self.rounds.append((frozenset(self.kinds), time.monotonic()))
             self._changed.notify_all()
-        self._do("on_round")
+        self._do("prune")
 
     def hold(self, *kinds: str) -> None:
         """Make the checks of these types hang."""
@@ -130,8 +132,9 @@ def make() -> Iterator[Make]:
         rounds = Rounds(
             targets=world.targets,
             check=world.check,
-            on_result=world.on_result,
-            on_round=world.on_round,
+            wants=lambda _: True,
+            take=world.take,
+            prune=world.prune,
             interval=interval,
             timeout=timeout,
             ttl=ttl,
@@ -343,7 +346,7 @@ def test_who_comes_late_does_not_check_again(make: Make) -> None:
     together = threading.Barrier(askers)
     world = World(*(f"path_{number}" for number in range(20)))
     # All have looked for results before the first check starts, and the spacing lets the first ones end.
-    world.doing["on_round"] = lambda: together.wait(PATIENCE) and None
+    world.doing["prune"] = lambda: together.wait(PATIENCE) and None
     rounds = make(world)
     with ThreadPoolExecutor(askers) as pool:
         for asked in [pool.submit(rounds.fresh) for _ in range(askers)]:
@@ -476,7 +479,7 @@ def test_without_a_thread_to_be_had_checks_wait_for_better_times(make: Make, log
     with no_thread_to_be_had():
         assert rounds.fresh() == {}
         assert rounds.fresh() == {}
-    assert logged.messages.count("check not started") >= 2
+    assert logged.messages.count("starting a check failed") >= 2
     assert rounds.fresh()["me_service"].ok
     rounds.close()
     assert world.count("me_service") == 1
@@ -488,7 +491,7 @@ def test_timer_survives_a_system_without_threads(make: Make, logged: pytest.LogC
     make(world, interval=0.05).start()
     world.wait_started("me_service")
     with no_thread_to_be_had():
-        until(lambda: "round not scheduled, trying again" in logged.messages)
+        until(lambda: "scheduling a round failed, trying again" in logged.messages)
     known = len(world.rounds)
     world.wait_for(lambda: len(world.rounds) >= known + 3)
 
@@ -502,7 +505,7 @@ def test_check_that_raises_loses_nothing_else(make: Make, logged: pytest.LogCapt
     world.doing["raises"] = fail
     rounds = make(world, interval=0.05, ttl=0.0)
     assert list(rounds.fresh()) == ["me_service"]
-    assert "check failed" in logged.messages
+    assert "running a check failed" in logged.messages
     rounds.start()
     world.wait_started("raises", 4)
     world.doing.clear()
@@ -512,10 +515,10 @@ def test_check_that_raises_loses_nothing_else(make: Make, logged: pytest.LogCapt
 def test_listener_that_raises_loses_no_result(make: Make, logged: pytest.LogCaptureFixture) -> None:
     """What hears of results may raise: each result is kept, and rounds go on."""
     world = World("me_service", "path_a")
-    world.doing["on_result"] = fail
+    world.doing["take"] = fail
     rounds = make(world, interval=0.05)
     assert list(rounds.fresh()) == world.kinds
-    assert "check failed" in logged.messages
+    assert "running a check failed" in logged.messages
     rounds.start()
     world.wait_for(lambda: len(world.results) >= 6)
 
@@ -523,10 +526,10 @@ def test_listener_that_raises_loses_no_result(make: Make, logged: pytest.LogCapt
 def test_listener_of_rounds_that_raises_loses_no_check(make: Make, logged: pytest.LogCaptureFixture) -> None:
     """What hears of rounds may raise: the round's checks are made, on time and on demand."""
     world = World("me_service", "path_a")
-    world.doing["on_round"] = fail
+    world.doing["prune"] = fail
     rounds = make(world, interval=0.05)
     assert list(rounds.fresh()) == world.kinds
-    assert "what is gone not forgotten" in logged.messages
+    assert "pruning departed checks failed" in logged.messages
     rounds.start()
     world.wait_started("path_a", 3)
 
@@ -537,7 +540,7 @@ def test_targets_that_raise_do_not_end_the_timer(make: Make, logged: pytest.LogC
     world.doing["targets"] = fail
     rounds = make(world, interval=0.05)
     rounds.start()
-    until(lambda: logged.messages.count("round failed") >= 3)
+    until(lambda: logged.messages.count("starting a round failed") >= 3)
     with pytest.raises(ValueError, match="as told"):
         rounds.fresh()
     world.doing.clear()
@@ -624,7 +627,7 @@ def test_stop_in_the_middle_of_a_burst(make: Make) -> None:
     """Who asks while the agent ends is answered with what is known, at once."""
     world = World(*names(20))
     rounds = make(world)
-    world.doing["on_round"] = rounds.stop
+    world.doing["prune"] = rounds.stop
     assert rounds.fresh() == {}
     assert world.started == []
 
