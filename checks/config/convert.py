@@ -15,7 +15,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from checks.config.durations import format_duration, parse_duration
-from checks.config.selector import is_dns_label, is_dns_subdomain, is_label_value, parse_selector
+from checks.config.names import is_dns_label, is_dns_subdomain, is_label_value
+from checks.config.selector import parse_selector
 from checks.model import BUILT_IN_TYPES, PATH_PREFIX, TRACE_EVENTS
 
 _TRUE = frozenset(("true", "1", "yes", "on"))
