@@ -42,7 +42,7 @@ from checks.web.view import NOT_DISCOVERED, View
 
 logger = logging.getLogger("kubenurse.agent")
 
-# Within this many seconds after the shutdown duration the process is gone, whatever hangs.
+# Within this many seconds after the shutdown duration the process has ended, even while a thread hangs.
 CLOSE_SECONDS = 3.0
 
 OnDeath = Callable[[str, BaseException], None]
@@ -55,7 +55,7 @@ class Agent:
 
     Args:
         config: where to look and what for.
-        credentials: for the API server; None when there is none to talk to.
+        credentials: for the API server; None without an API server.
         clock: monotonic seconds, by which metrics and discovery tell how old something is.
         on_death: called with a part's name and the error that ended it; the agent does not work without that part.
     """
