@@ -18,7 +18,7 @@ COPY checks /app/checks/
 # The byte-code is taken as it is, whatever the times of the files: nothing is compiled or written at run time.
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
 # The command. Isolated from the environment's Python settings; without site, which costs time and memory at each start.
-RUN mkdir /command && printf '#!%s -IBS\nimport sys\n\nsys.path.insert(0, "/app")\nfrom kubenurse import main\n\nsys.exit(main())\n' \
+RUN mkdir /command && printf '#!%s -IBS\nimport sys\n\nsys.path.insert(0, "/app")\nfrom checks.early import heed_signals\n\nheed_signals()\nfrom kubenurse import main\n\nsys.exit(main())\n' \
       "$(command -v python3)" > /command/kubenurse && chmod 755 /command/kubenurse
 
 # Said though it is the default: podman 4, for one, would go on with the platform of the stage above.

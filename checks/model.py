@@ -69,7 +69,7 @@ class Target:
     ``to_api_server`` targets carry the API credentials and are verified against the API server's trust, always.
     ``follow_redirects`` allows redirects to the same host; ``use_proxy`` honours the proxy variables.
     ``origin`` is the Pod name to announce to a neighbour, or empty. ``server_name`` is the name to verify in the
-    certificate, empty for the URL's host. ``node`` is the neighbour's node, empty where the target is no neighbour.
+    certificate, empty for the URL's host. ``node`` is the neighbour's node, empty for other targets.
     ``kind`` says how the target is checked: HTTP is the only kind so far.
     """
 
@@ -103,9 +103,10 @@ class CheckResult:
 
     ``state`` is ``ok`` or the reason in words; ``event`` is the label of ``kubenurse_errors_total`` (empty when ok).
     ``phase`` is where it failed (of PHASES), empty when ok.
-    ``status_code`` is the answer's, None when there was none or the kind of check has none. ``duration`` is seconds from the start to the first byte
-    of the answer, or to the failure. ``trace`` maps the events reached (of TRACE_EVENTS) to seconds since the start of
-    the last request, where others redirected to it.
+    ``status_code`` is the answer's, None when there was none or the kind of check has none.
+    ``duration`` is seconds from the start to the first byte of the answer, or to the failure.
+    ``trace`` maps the events reached (of TRACE_EVENTS) to seconds since the start of the last request of a chain of
+    redirects.
     ``started_at`` is epoch, ``finished`` monotonic. ``not_after`` is epoch: when the certificate shown ends.
     ``remote`` is the address that was connected to, empty when none was.
     """
@@ -168,21 +169,22 @@ class Neighbourhood:
 class Report:
     """The latest of everything, for the endpoints: one result a check type, and the neighbourhood.
 
-    ``results`` maps a check's type to its latest result, ``skipped`` names the built-in types not checked,
-    ``checked`` is the neighbours chosen by LIMIT. ``started_at`` and ``finished_at`` are epoch: the oldest start and
-    the newest end among the results, 0 without any.
+    ``results`` maps a check's type to its latest result, ``skipped`` names the built-in types not checked and
+    ``missing`` the chosen checks without a result so far. ``checked`` is the neighbours chosen by LIMIT.
+    ``started_at`` and ``finished_at`` are epoch: the oldest start and the newest end among the results, 0 without any.
     """
 
     results: Mapping[str, CheckResult]
     neighbourhood: Neighbourhood
     skipped: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     checked: tuple[Neighbour, ...] = ()
     started_at: float = 0.0
     finished_at: float = 0.0
 
     @property
     def ok(self) -> bool:
-        """True when every check is ok or skipped, none is still to be made, and the neighbourhood is known."""
-        all_made = all(kind in self.results or kind in self.skipped for kind in BUILT_IN_TYPES)
+        """True when every chosen check has a result and is ok, and the neighbourhood is known or skipped."""
+        all_made = not self.missing and all(kind in self.results or kind in self.skipped for kind in BUILT_IN_TYPES)
         all_ok = all(result.ok for result in self.results.values())
         return all_made and all_ok and self.neighbourhood.state in (OK, SKIPPED)

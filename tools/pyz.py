@@ -43,6 +43,10 @@ if sys.version_info < (3, 11):
     sys.stderr.write("kubenurse: Python %d.%d is too old, expected 3.11 or newer\\n" % sys.version_info[:2])
     sys.exit(2)
 
+from checks.early import heed_signals
+
+heed_signals()
+
 from kubenurse import main
 
 sys.exit(main())

@@ -47,6 +47,10 @@ class KubeconfigError(CredentialsError):
     """The kubeconfig cannot be used; the message says why, never what is secret in it."""
 
 
+class PackageMissingError(KubeconfigError):
+    """The ``kubernetes`` package, which reads kubeconfigs, is not installed."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Login:
     """What was read at one time. ``renew_at`` and ``good_until`` are seconds of the kubeconfig's clock.
@@ -218,7 +222,7 @@ def _load_context(paths: str, context: str) -> tuple[str, Any, Mapping[str, Any]
     try:
         from kubernetes.config import kube_config
     except ImportError as error:
-        raise KubeconfigError(
+        raise PackageMissingError(
             f"kubeconfig {paths}: the kubernetes package, which reads it, is missing: pip install kubernetes"
         ) from error
     package: Any = kube_config  # its functions have no types

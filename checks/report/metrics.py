@@ -90,7 +90,7 @@ class Metrics:
     ``neighbourhood`` and ``checked`` (the number of neighbours checked) are asked at each scrape; ``clock`` returns
     monotonic seconds.
 
-    Series are bounded by the number of check types, which ``keep`` bounds: a type has at most 10 histograms, 18 codes
+    Series are bounded by the number of check types, which ``retain`` bounds: a type has at most 10 histograms, 18 codes
     and 25 error events. A series of errors appears with its first error, as in v1.15: zeros for all that could happen
     would be more than a hundred lines a scrape. ``kubenurse_check_success`` shows a first failure.
     """
@@ -125,7 +125,7 @@ class Metrics:
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 
-    def observe(self, result: CheckResult) -> None:
+    def take(self, result: CheckResult) -> None:
         """Take in one finished check, failed or not."""
         with self._lock:
             state = self._types.get(result.type)
@@ -133,7 +133,7 @@ class Metrics:
                 state = self._types[result.type] = _TypeState(self._clock)
             state.observe(result, self._trace_events, self._new_histogram)
 
-    def keep(self, types: Collection[str]) -> None:
+    def retain(self, types: Collection[str]) -> None:
         """Say which types are checked now. The others' series end 45 s after they were first missing here."""
         with self._lock:
             now = self._clock()

@@ -21,7 +21,7 @@ class Transitions:
         self._lock = threading.Lock()
         self._failing: dict[str, tuple[str, float]] = {}
 
-    def note(self, result: CheckResult) -> None:
+    def take(self, result: CheckResult) -> None:
         """Log a result if it differs from the check's last one."""
         with self._lock:
             reason, since = self._failing.get(result.type, ("", result.finished))
@@ -38,7 +38,7 @@ class Transitions:
                 facts["was"] = reason
             log.warning("check reason changed" if reason else "check failing", extra={"facts": facts})
 
-    def keep_only(self, types: Collection[str]) -> None:
+    def retain(self, types: Collection[str]) -> None:
         """Forget the checks that are no longer made."""
         with self._lock:
             for kind in self._failing.keys() - set(types):

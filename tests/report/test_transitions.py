@@ -55,7 +55,7 @@ def test_outage_is_three_lines_however_long_it_is() -> None:
     states = [OK, OK, REFUSED, REFUSED, REFUSED, NOT_FOUND, NOT_FOUND, OK, OK]
     with Lines() as logged:
         for moment, state in enumerate(states):
-            transitions.note(result(state, at=1000.0 + 5 * moment))
+            transitions.take(result(state, at=1000.0 + 5 * moment))
     common = {"type": "me_service", "error_event": "connect_done", "remote": "10.0.0.1"}
     assert logged.lines == [
         ("WARNING", "check failing", {**common, "state": REFUSED}),
@@ -69,7 +69,7 @@ def test_healthy_checks_log_nothing() -> None:
     transitions = Transitions()
     with Lines() as logged:
         for kind in ("me_ingress", "me_service", "me_ingress"):
-            transitions.note(result(OK, kind=kind))
+            transitions.take(result(OK, kind=kind))
     assert logged.lines == []
 
 
@@ -77,10 +77,10 @@ def test_checks_are_told_apart() -> None:
     """One check's recovery is not another's."""
     transitions = Transitions()
     with Lines() as logged:
-        transitions.note(result(REFUSED, kind="path_a"))
-        transitions.note(result(REFUSED, kind="path_b"))
-        transitions.note(result(OK, kind="path_a"))
-        transitions.note(result(REFUSED, kind="path_b"))
+        transitions.take(result(REFUSED, kind="path_a"))
+        transitions.take(result(REFUSED, kind="path_b"))
+        transitions.take(result(OK, kind="path_a"))
+        transitions.take(result(REFUSED, kind="path_b"))
     assert [(event, facts["type"]) for _, event, facts in logged.lines] == [
         ("check failing", "path_a"),
         ("check failing", "path_b"),
@@ -93,7 +93,7 @@ def test_second_outage_is_told_again() -> None:
     transitions = Transitions()
     with Lines() as logged:
         for moment, state in [(0.0, REFUSED), (5.0, OK), (100.0, REFUSED), (103.0, OK)]:
-            transitions.note(result(state, at=moment))
+            transitions.take(result(state, at=moment))
     assert [facts.get("seconds") for _, _, facts in logged.lines] == [None, 5.0, None, 3.0]
 
 
@@ -101,8 +101,8 @@ def test_clock_set_back_gives_no_negative_outage() -> None:
     """An outage during which the wall clock was set back lasted no less than 0 seconds."""
     transitions = Transitions()
     with Lines() as logged:
-        transitions.note(result(REFUSED, at=1000.0))
-        transitions.note(result(OK, at=400.0))
+        transitions.take(result(REFUSED, at=1000.0))
+        transitions.take(result(OK, at=400.0))
     assert logged.lines[-1][2]["seconds"] == 0.0
 
 
@@ -111,12 +111,12 @@ def test_checks_no_longer_made_are_forgotten() -> None:
     transitions = Transitions()
     with Lines() as logged:
         for kind in ("path_a", "path_b", "path_c"):
-            transitions.note(result(REFUSED, kind=kind))
+            transitions.take(result(REFUSED, kind=kind))
         logged.events()
-        transitions.keep_only({"path_c", "path_new"})
-        transitions.note(result(REFUSED, kind="path_a"))
-        transitions.note(result(OK, kind="path_b"))
-        transitions.note(result(REFUSED, kind="path_c"))
+        transitions.retain({"path_c", "path_new"})
+        transitions.take(result(REFUSED, kind="path_a"))
+        transitions.take(result(OK, kind="path_b"))
+        transitions.take(result(REFUSED, kind="path_c"))
         assert logged.events() == ["check failing"]
 
 
@@ -132,7 +132,7 @@ def test_one_line_a_change_and_none_otherwise(states: list[str]) -> None:
     transitions = Transitions()
     with Lines() as logged:
         for state in states:
-            transitions.note(result(state))
+            transitions.take(result(state))
         assert logged.events() == expected
 
 
@@ -143,9 +143,9 @@ def test_it_remembers_no_more_than_the_checks_of_a_round() -> None:
     with Lines() as logged:
         for number in range(departed):
             kind = f"path_{number}"
-            transitions.note(result(REFUSED, kind=kind))
-            transitions.keep_only({kind})
+            transitions.take(result(REFUSED, kind=kind))
+            transitions.retain({kind})
         logged.events()
         for number in range(departed):
-            transitions.note(result(OK, kind=f"path_{number}"))
+            transitions.take(result(OK, kind=f"path_{number}"))
         assert logged.events() == ["check recovered"]

@@ -10,6 +10,7 @@ import yaml
 from checks.config.selector import parse_selector
 from checks.config.variables import VARIABLES
 from sandbox.certificates import CertificateAuthority
+from sandbox.labels import match
 from tests.support import rendering
 from tests.support.chart import agent_config
 from tests.support.rendering import (
@@ -140,7 +141,7 @@ def test_everything_finds_its_pods_and_ports(objects: list[Object]) -> None:
     daemonset, config = one(objects, "DaemonSet"), agent_config(objects)
     labels = daemonset["spec"]["template"]["metadata"]["labels"]
     if config.neighbour_filter:
-        assert parse_selector(config.neighbour_filter).matches(labels)
+        assert match(parse_selector(config.neighbour_filter), labels)
     assert daemonset["spec"]["selector"]["matchLabels"].items() <= labels.items()
     ports = {port["name"]: port["containerPort"] for port in container(objects)["ports"]}
     assert ports["http"] == config.port

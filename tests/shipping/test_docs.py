@@ -145,7 +145,8 @@ def words_for_people() -> Iterator[str]:
     for name in ("probe/failures", "kube/errors"):
         yield from constants(ast.parse((ROOT / "checks" / f"{name}.py").read_text(encoding="utf-8")))
     makers = {"ApiError", "CredentialsError", "unprepared", "redirected"}
-    for name in ("probe/http", "kube/client", "kube/credentials"):
+    api = ("client", "wire", "answer", "decode", "listing", "watching", "credentials")
+    for name in ("probe/http", *(f"kube/{module}" for module in api)):
         for node in ast.walk(ast.parse((ROOT / "checks" / f"{name}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in makers:
                 yield from constants(node)
@@ -226,7 +227,7 @@ def series_by_type(checks: Mapping[str, Sequence[str]]) -> Counter[str]:
         expose_metadata=False,
     )
     for kind, events in checks.items():
-        metrics.observe(
+        metrics.take(
             CheckResult(
                 type=kind,
                 state="ok",

@@ -12,6 +12,7 @@ from checks.config.load import load
 from checks.config.selector import parse_selector
 from checks.web.endpoints import ENDPOINTS
 from kubenurse import make_agent
+from sandbox.labels import match
 from tests.support import rendering
 from tests.support.kube import Kube
 from tests.support.kustomization import CLUSTER_WIDE, agent_config, with_certificate
@@ -136,7 +137,7 @@ def test_the_agent_takes_the_environment(objects: list[Object], kustomization: s
 def test_neighbours_are_the_daemonsets_pods(objects: list[Object], tmp_path: Path) -> None:
     """The neighbour filter, the selectors of DaemonSet and Services and those of the policies all match the Pods."""
     labels = one(objects, "DaemonSet")["spec"]["template"]["metadata"]["labels"]
-    assert parse_selector(agent_config(objects, tmp_path).neighbour_filter).matches(labels)
+    assert match(parse_selector(agent_config(objects, tmp_path).neighbour_filter), labels)
     selectors = [
         one(objects, "DaemonSet")["spec"]["selector"]["matchLabels"],
         *(each["spec"]["selector"] for each in of(objects, "Service")),
