@@ -1,6 +1,6 @@
-"""Write the tables of README.md and docs/metrics.md that come from the code: ``python -m tools.readme``.
+"""Write the generated tables of README.md and docs/metrics.md: ``python -m tools.readme``.
 
-Each stands between ``<!-- generated ...: NAME -->`` and ``<!-- end -->``.
+Each table stands between ``<!-- generated ...: NAME -->`` and ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _TYPE_OF_SAMPLES = {"le": "histogram", "quantile": "summary"}
 
 
 def with_tables(text: str) -> str:
-    """Return the text with its generated tables as the code has them now.
+    """Return the text with its generated tables made anew from the code.
 
     Raises:
-        KeyError: for a table of a name that is not known here.
+        KeyError: when the text asks for a table with an unknown name.
     """
     tables = {"configuration": markdown_table, "metrics": metrics_table}
     return _SECTION.sub(lambda found: f"{found[1]}\n{tables[found['name']]()}\n{found[3]}", text)
 
 
 def metrics_table() -> str:
-    """Return the agent's own metrics as a table, from what a scrape shows after a check that has everything."""
+    """Return the agent's own metrics as a table, made from a scrape after a check that sets every metric."""
     rows = ["| name | kind | labels | meaning |", "|---|---|---|---|"]
     for family in sorted(_families(), key=lambda family: family.name):
         name = f"{family.name}_total" if family.type == "counter" else family.name

@@ -87,7 +87,7 @@ def test_refuses_what_is_not_committed(tree: Path, name: str) -> None:
     with (tree / name).open("a") as file:
         file.write("# changed\n")
     assert list(release_check.dirty(tree)) == [
-        f"the tree is not clean, expected everything to be committed or ignored: {name}"
+        f"the tree is not clean, expected every file to be committed or ignored: {name}"
     ]
 
 
@@ -167,7 +167,7 @@ def differing() -> Callable[[Path], bytes]:
 def test_refuses_a_single_file_that_differs_from_build_to_build(tree: Path) -> None:
     """The same commit has to give the same bytes."""
     assert list(release_check.single_file(tree, differing())) == [
-        "the single file is not reproducible: the same commit gave other bytes the second time"
+        "the single file is not reproducible: a second build of the same commit gave other bytes"
     ]
 
 
