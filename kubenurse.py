@@ -275,16 +275,16 @@ class Agent:
     def _on_result(self, result: CheckResult) -> None:
         if self._closing and not result.ok:
             return  # the check was made to end: that says nothing about the network
-        self.metrics.observe(result)
-        self._transitions.note(result)
+        self.metrics.take(result)
+        self._transitions.take(result)
 
     def _keep_only_current(self) -> None:
         """Let a neighbour that left be forgotten in time however long the interval is."""
         # Within the lock, so that of two that come at once the last one's picture is the newest.
         with self._keeping:
             types = frozenset(target.type for target in self._targets())
-            self.metrics.keep(types)
-            self._transitions.keep_only(types)
+            self.metrics.retain(types)
+            self._transitions.retain(types)
 
     def _report(self, results: Mapping[str, CheckResult]) -> Report:
         return Report(

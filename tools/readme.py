@@ -53,7 +53,7 @@ def _families() -> Iterator[Metric]:
     )
     facts = TcpFacts(rtt_seconds=0.0, path_mtu_bytes=0, retransmits=0)
     metrics.discovery_failed("timeout")
-    metrics.observe(
+    metrics.take(
         CheckResult(
             type="me_ingress",
             state="404 Not Found",

@@ -20,4 +20,5 @@ def configure() -> Config | None:
             print(f"kubenurse: {problem}", file=sys.stderr)
         return None
     log.setup(config.log_level, config.log_format, sys.stderr)
+    log.adopt_process()
     return config

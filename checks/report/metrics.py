@@ -125,7 +125,7 @@ class Metrics:
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 
-    def observe(self, result: CheckResult) -> None:
+    def take(self, result: CheckResult) -> None:
         """Take in one finished check, failed or not."""
         with self._lock:
             state = self._types.get(result.type)
@@ -133,7 +133,7 @@ class Metrics:
                 state = self._types[result.type] = _TypeState(self._clock)
             state.observe(result, self._trace_events, self._new_histogram)
 
-    def keep(self, types: Collection[str]) -> None:
+    def retain(self, types: Collection[str]) -> None:
         """Say which types are checked now. The others' series end 45 s after they were first missing here."""
         with self._lock:
             now = self._clock()

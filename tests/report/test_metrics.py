@@ -120,8 +120,8 @@ def parse_openmetrics(text: str) -> list[Metric]:
 def fill(metrics: Metrics) -> None:
     """Give every family a sample, and several types to the ones that have a type."""
     for check_type in (*BUILT_IN_TYPES, "path_node-1.example", "extra"):
-        metrics.observe(good(check_type))
-        metrics.observe(bad(check_type=check_type))
+        metrics.take(good(check_type))
+        metrics.take(bad(check_type=check_type))
     metrics.neighbour_called("kubenurse-abcde")
     metrics.discovery_failed("throttled")
 
@@ -177,7 +177,7 @@ def test_process_and_python_metrics_are_there(metrics: Metrics) -> None:
 def test_two_agents_in_one_process_do_not_share(agent: Agent) -> None:
     """Each instance has its own registry: nothing is global."""
     one, other = agent.metrics(), agent.metrics()
-    one.observe(good())
+    one.take(good())
     assert value(one, "kubenurse_check_success", type="me_ingress") == 1
     assert value(other, "kubenurse_check_success", type="me_ingress") is None
 
@@ -220,7 +220,7 @@ def test_dashboard_queries_find_their_series(agent: Agent, accept: str, *, expos
 
 def test_good_check(metrics: Metrics) -> None:
     """A check that succeeds is one request, one duration, its trace, and no error."""
-    metrics.observe(good(duration=0.05))
+    metrics.take(good(duration=0.05))
     got = samples(metrics)
     of_type = {("type", "me_ingress")}
 
@@ -250,7 +250,7 @@ def test_good_check(metrics: Metrics) -> None:
 
 def test_check_without_an_answer(metrics: Metrics) -> None:
     """A check that got no answer counts one error and a ``round_trip_error`` request, and only what it reached."""
-    metrics.observe(
+    metrics.take(
         CheckResult(
             "me_service",
             "connect: connection refused",
@@ -280,7 +280,7 @@ def test_check_without_an_answer(metrics: Metrics) -> None:
 
 def test_check_with_a_bad_answer(metrics: Metrics) -> None:
     """A check answered with another status than 200 is one error and still has a duration."""
-    metrics.observe(bad("status_code_404", code=404))
+    metrics.take(bad("status_code_404", code=404))
     assert value(metrics, "kubenurse_errors_total", type="me_ingress", event="status_code_404") == 1
     assert value(metrics, "kubenurse_httpclient_requests_total", type="me_ingress", code="404", method="get") == 1
     assert value(metrics, "kubenurse_httpclient_request_duration_seconds_count", type="me_ingress") == 1
@@ -290,30 +290,30 @@ def test_check_with_a_bad_answer(metrics: Metrics) -> None:
 def test_the_end_of_a_refused_certificate(metrics: Metrics, ends: float, shown: float | None) -> None:
     """A certificate that has expired since keeps its date; one that should be good is not the one that was refused."""
     name = "kubenurse_tls_not_after_timestamp_seconds"
-    metrics.observe(CheckResult("me_ingress", "ok", status_code=200, started_at=900.0, not_after=ends))
-    metrics.observe(CheckResult("me_ingress", "timed out", "timeout", started_at=950.0))
+    metrics.take(CheckResult("me_ingress", "ok", status_code=200, started_at=900.0, not_after=ends))
+    metrics.take(CheckResult("me_ingress", "timed out", "timeout", started_at=950.0))
     assert value(metrics, name, type="me_ingress") == ends
-    metrics.observe(CheckResult("me_ingress", "tls: refused", "tls_handshake_done", started_at=1000.0))
+    metrics.take(CheckResult("me_ingress", "tls: refused", "tls_handshake_done", started_at=1000.0))
     assert value(metrics, name, type="me_ingress") == shown
 
 
 def test_latest_value_and_sums(metrics: Metrics) -> None:
     """Gauges show the latest measurement, also while checks get no connection; retransmits add up."""
-    metrics.observe(good())
-    metrics.observe(CheckResult("me_ingress", "ok", status_code=200, tcp=TcpFacts(0.0009, 1400, 2), not_after=2.0e9))
-    metrics.observe(bad())
+    metrics.take(good())
+    metrics.take(CheckResult("me_ingress", "ok", status_code=200, tcp=TcpFacts(0.0009, 1400, 2), not_after=2.0e9))
+    metrics.take(bad())
     assert value(metrics, "kubenurse_check_success", type="me_ingress") == 0
     assert value(metrics, "kubenurse_tcp_rtt_seconds", type="me_ingress") == 0.0009
     assert value(metrics, "kubenurse_tcp_path_mtu_bytes", type="me_ingress") == 1400
     assert value(metrics, "kubenurse_tcp_retransmits_total", type="me_ingress") == 5
     assert value(metrics, "kubenurse_tls_not_after_timestamp_seconds", type="me_ingress") == 2.0e9
-    metrics.observe(good())
+    metrics.take(good())
     assert value(metrics, "kubenurse_check_success", type="me_ingress") == 1
 
 
 def test_summary_is_of_the_last_minute(agent: Agent, metrics: Metrics) -> None:
     """After a minute without checks the quantiles are NaN, the count stays."""
-    metrics.observe(good())
+    metrics.take(good())
     agent.now += 61
     quantile = value(metrics, "kubenurse_request_duration", type="me_ingress", quantile="0.99")
     assert quantile is not None
@@ -326,7 +326,7 @@ def test_summary_is_of_the_last_minute(agent: Agent, metrics: Metrics) -> None:
 def test_only_the_wanted_trace_events_are_kept(agent: Agent, events: tuple[str, ...]) -> None:
     """The trace histogram has the events configured, no others, none of its own making."""
     metrics = agent.metrics(trace_events=frozenset(events))
-    metrics.observe(good())
+    metrics.take(good())
     found = label_values(metrics, "kubenurse_httpclient_trace_request_duration_seconds_count", "event")
     assert found == set(events) & set(TRACE_EVENTS)
 
@@ -421,7 +421,7 @@ def test_hostile_answers_make_few_series(answers: list[tuple[int | None, str]]) 
     """Whatever codes and events come, each request and each error counts once and labels stay few and well-formed."""
     metrics = Agent().metrics()
     for code, event in answers:
-        metrics.observe(bad(event, code=code))
+        metrics.take(bad(event, code=code))
     got = samples(metrics)
     requests = {dict(labels)["code"]: n for (name, labels), n in got.items() if name.endswith("_requests_total")}
     errors = {dict(labels)["event"]: n for (name, labels), n in got.items() if name == "kubenurse_errors_total"}
@@ -435,8 +435,8 @@ def test_hostile_answers_make_few_series(answers: list[tuple[int | None, str]]) 
 def test_every_status_code_at_once(metrics: Metrics) -> None:
     """An endpoint that answers every possible status makes a few series; the rest counts as other."""
     for code in range(100, 600):
-        metrics.observe(bad(f"status_code_{code}", code=code))
-    metrics.observe(bad("timeout"))
+        metrics.take(bad(f"status_code_{code}", code=code))
+    metrics.take(bad("timeout"))
     codes = label_values(metrics, "kubenurse_httpclient_requests_total", "code")
     events = label_values(metrics, "kubenurse_errors_total", "event")
     assert len(codes) == MAX_CODES + 2
@@ -448,10 +448,10 @@ def test_every_status_code_at_once(metrics: Metrics) -> None:
 
 def test_series_of_a_neighbour_that_left_are_gone(agent: Agent, metrics: Metrics) -> None:
     """A type no longer checked keeps its series for a while and loses them all within a minute, without a new round."""
-    metrics.observe(good("me_ingress"))
-    metrics.observe(good("path_node-1"))
-    metrics.observe(bad(check_type="path_node-1"))
-    metrics.keep({"me_ingress"})
+    metrics.take(good("me_ingress"))
+    metrics.take(good("path_node-1"))
+    metrics.take(bad(check_type="path_node-1"))
+    metrics.retain({"me_ingress"})
     agent.now += 30
     assert value(metrics, "kubenurse_check_success", type="path_node-1") == 0
     agent.now += 25
@@ -463,17 +463,17 @@ def test_series_of_a_neighbour_that_left_are_gone(agent: Agent, metrics: Metrics
 def test_restarted_neighbour_goes_on_counting(agent: Agent, metrics: Metrics) -> None:
     """A Pod that is away for less than 45 s does not reset its node's counters, however often."""
     for _ in range(5):
-        metrics.observe(good("path_node-1"))
-        metrics.keep({"path_node-1"})
-        metrics.keep(set())
+        metrics.take(good("path_node-1"))
+        metrics.retain({"path_node-1"})
+        metrics.retain(set())
         agent.now += 30
     assert value(metrics, "kubenurse_request_duration_count", type="path_node-1") == 5
 
 
 def test_rare_rounds_do_not_end_series(agent: Agent, metrics: Metrics) -> None:
     """What is still checked keeps its series however long the interval between rounds is."""
-    metrics.observe(good())
-    metrics.keep({"me_ingress"})
+    metrics.take(good())
+    metrics.retain({"me_ingress"})
     agent.now += 24 * 3600
     assert value(metrics, "kubenurse_request_duration_count", type="me_ingress") == 1
 
@@ -484,8 +484,8 @@ def test_cluster_that_rolls_does_not_grow(agent: Agent, metrics: Metrics) -> Non
     for number in range(60):
         current = {f"path_node-{number + offset}" for offset in range(3)}
         for check_type in current:
-            metrics.observe(good(check_type))
-        metrics.keep(current)
+            metrics.take(good(check_type))
+        metrics.retain(current)
         agent.now += 30
         highest = max(highest, len(label_values(metrics, "kubenurse_check_success", "type")))
     assert highest <= 5
@@ -528,7 +528,7 @@ def test_without_metadata_only_samples_are_left(agent: Agent) -> None:
 def test_vmrange_buckets(agent: Agent) -> None:
     """On request histograms have the buckets of VictoriaMetrics, with sample names and other labels unchanged."""
     metrics = agent.metrics(victoriametrics=True)
-    metrics.observe(good(duration=0.05))
+    metrics.take(good(duration=0.05))
     name = "kubenurse_httpclient_request_duration_seconds"
     assert value(metrics, f"{name}_bucket", type="me_ingress", vmrange="4.642e-02...5.275e-02") == 1
     assert value(metrics, f"{name}_count", type="me_ingress") == 1
@@ -591,7 +591,7 @@ def test_no_header_breaks_a_scrape(accept: str, accept_encoding: str) -> None:
 
 def test_names_are_never_escaped(metrics: Metrics) -> None:
     """A client that asks for an escaping scheme gets the names as they are: they need none."""
-    metrics.observe(good())
+    metrics.take(good())
     for scheme in ("dots", "values", "underscores", "allow-utf-8", "allow-utf-8x"):
         text = scrape(metrics, f"application/openmetrics-text;version=1.0.0;escaping={scheme}")
         assert '\nkubenurse_check_success{type="me_ingress"} 1.0\n' in text
@@ -619,7 +619,7 @@ def test_no_gzip_when_not_accepted(metrics: Metrics, accept_encoding: str) -> No
 def test_any_type_name_survives(metrics: Metrics) -> None:
     """Label values with quotes, backslashes and newlines come out of the parser as they went in."""
     hostile = 'a"b\\c\nd} 1 # e'
-    metrics.observe(good(hostile))
+    metrics.take(good(hostile))
     assert value(metrics, "kubenurse_check_success", type=hostile) == 1
 
 
@@ -634,11 +634,11 @@ def test_threads_write_while_others_scrape(agent: Agent) -> None:
     def write(writer: int) -> None:
         start.wait(timeout=30)
         for number in range(rounds):
-            metrics.observe(good("shared"))
-            metrics.observe(good(f"path_{writer}_{number % 7}"))
+            metrics.take(good("shared"))
+            metrics.take(good(f"path_{writer}_{number % 7}"))
             metrics.neighbour_called(f"pod-{number}")
             metrics.discovery_failed("timeout")
-            metrics.keep({"shared"})
+            metrics.retain({"shared"})
 
     def read() -> int:
         start.wait(timeout=30)
