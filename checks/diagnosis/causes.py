@@ -76,8 +76,12 @@ def _of_path(failure: Failure, scene: Scene) -> Iterator[Cause]:
     if large_only(failure, scene):
         yield at("mtu", node=node)
         yield at("mtu", node=target)
-        yield Cause("mtu", (("from", node), ("to", target)))
+        first, second = sorted((node, target))
+        yield Cause("mtu", (("from", first), ("to", second)))
         return
+    if failure.explored and failure.manner == TIMEOUT and failure.phase != CONNECT:
+        yield at("mtu", node=node)
+        yield at("mtu", node=target)
     if target not in scene.alive:
         yield at(GONE, node=target)
     elif failure.phase == CONNECT:

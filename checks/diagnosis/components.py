@@ -14,8 +14,8 @@ from math import log
 
 from checks.diagnosis.causes import GONE, Cause, at, path
 from checks.diagnosis.evidence import Failure
-from checks.diagnosis.scene import Scene
-from checks.diagnosis.states import API_TYPES, BUILT_IN_TYPES, DNS, ME_INGRESS, ME_SERVICE, TLS
+from checks.diagnosis.scene import Scene, large_only
+from checks.diagnosis.states import API_TYPES, BUILT_IN_TYPES, DNS, ME_INGRESS, ME_SERVICE
 
 NEVER = float("-inf")
 HIGHEST_RATE = 0.95
@@ -26,11 +26,16 @@ STRONG = 0.6
 SHARED = 0.04
 WEAK = 0.25
 
+# A node is the cause when no single pair or target makes up more of the failures than this.
+MOST_OF_ONE = 0.8
+
 _GLOBAL_PRIOR = 6.0
 _NODE_PRIOR = 8.0
 _PAIR_PRIOR = 9.0
 # What comes and goes is believed later than what is broken.
 _PARTIAL_PRIOR = 6.0
+# That large packets are lost is believed later when no witness has tried both sizes.
+_UNPROVEN_PRIOR = 8.0
 # Of two causes that explain the same, the one with less here is named.
 _PREFERENCE = {
     "dns": 0.0,
@@ -122,6 +127,8 @@ def measure(component: Component, scene: Scene, expected: Expected, least_rate: 
     gain = passed * log((1.0 - rate) / (1.0 - noise)) - prior(component.cause, scene)
     if rate < STRONG:
         gain -= _PARTIAL_PRIOR
+    if component.cause.name == "mtu" and not any(_tried_sizes(each) for each in component.primary):
+        gain -= _UNPROVEN_PRIOR
     gain += sum(_gain_of(each, rate, scene, expected) for each in component.primary)
     gain += max(0.0, failed - sum(each.failed for each in component.primary)) * log(rate / noise)
     if gain > 0:
@@ -129,6 +136,10 @@ def measure(component: Component, scene: Scene, expected: Expected, least_rate: 
             gain += max(0.0, _gain_of(each, max(rate, 0.5), scene, expected))
     component.gain, component.rate = gain, rate
     return gain
+
+
+def _tried_sizes(failure: Failure) -> bool:
+    return not failure.is_path or any(each.kind == "large" for each in failure.witnesses)
 
 
 def _gain_of(failure: Failure, rate: float, scene: Scene, expected: Expected) -> float:
@@ -170,7 +181,7 @@ def passed_in_scope(cause: Cause, scene: Scene) -> float:
     return 0.0
 
 
-def is_primary(cause: Cause, failure: Failure) -> bool:
+def is_primary(cause: Cause, failure: Failure, scene: Scene) -> bool:
     """Tell whether successes of the same scope would speak against the cause that explains the failure."""
     if cause.name == "service_backends":
         return failure.kind == ME_SERVICE
@@ -178,6 +189,8 @@ def is_primary(cause: Cause, failure: Failure) -> bool:
         return failure.phase == DNS or failure.kind in (*API_TYPES, ME_SERVICE)
     if cause.name == "isolated":
         return failure.is_path
+    if cause.name == "mtu":
+        return not failure.is_path or large_only(failure, scene)
     return True
 
 
@@ -248,9 +261,10 @@ def _is_narrow(component: Component) -> bool:
     """Tell whether large answers are lost at a node, which more than one pair or more than one target shows."""
     if not component.cause.node:
         return True
-    pairs = {frozenset((each.node, each.target)) for each in component.primary if each.is_path}
-    own = {each.kind for each in component.primary if not each.is_path and each.phase == TLS}
-    return len(pairs) > 1 or (bool(pairs) and bool(own)) or len(own) > 1
+    parts: dict[object, float] = defaultdict(float)
+    for each in component.primary:
+        parts[frozenset((each.node, each.target)) if each.is_path else each.kind] += each.failed
+    return len(parts) > 1 and max(parts.values()) <= MOST_OF_ONE * sum(parts.values())
 
 
 def is_extra(kind: str) -> bool:

@@ -12,6 +12,8 @@ def tidy(chosen: list[Chosen]) -> list[Chosen]:
     """Return the causes to name."""
     chosen = _join_directions(chosen)
     chosen = _join_pairs(chosen)
+    for each in chosen:
+        each.cause = _directed(each)
     return _exchange_routing(chosen)
 
 
@@ -40,20 +42,31 @@ def _join_directions(chosen: list[Chosen]) -> list[Chosen]:
 
 
 def _join_pairs(chosen: list[Chosen]) -> list[Chosen]:
-    """Make one cause of a pair that fails in both directions, or carries only small answers in both."""
+    """Make one cause of a pair that fails in both directions."""
     found = {each.cause: each for each in chosen}
     for cause in list(found):
         where = dict(cause.where)
-        if cause not in found or "from" not in where or cause.name == "loss":
+        if cause not in found or cause.name != "path":
             continue
         back = Cause(cause.name, (("from", where["to"]), ("to", where["from"])))
         if back not in found:
             continue
         first, second = sorted((where["from"], where["to"]))
-        pair = (("from", first), ("to", second))
-        joined = Cause(cause.name, (*pair, ("both", "true")) if cause.name == "path" else pair)
+        joined = Cause("path", (("from", first), ("to", second), ("both", "true")))
         found[joined] = _join(found.pop(cause), found.pop(back), joined)
     return list(found.values())
+
+
+def _directed(chosen: Chosen) -> Cause:
+    """Name a pair that loses large packets from the node that saw it to the other one, in order when both did."""
+    where = dict(chosen.cause.where)
+    if chosen.cause.name != "mtu" or "from" not in where:
+        return chosen.cause
+    paths = [each for each in chosen.failures if each.is_path]
+    sources = {each.node for each in [each for each in paths if not each.explored] or paths}
+    if sources == {where["to"]}:
+        return Cause("mtu", (("from", where["to"]), ("to", where["from"])))
+    return chosen.cause
 
 
 def _exchange_routing(chosen: list[Chosen]) -> list[Chosen]:

@@ -16,6 +16,7 @@ from checks.diagnosis.evidence import Agent, Evidence, Failure, Timing, Witness
 from checks.diagnosis.outline import note
 from checks.diagnosis.states import (
     BUILT_IN_TYPES,
+    CERTIFICATE,
     DNS,
     OK,
     PATH_EXPLORE,
@@ -146,6 +147,9 @@ class _Reader:
             )
             self.evidence.failures.append(failure)
             self._look_behind(failure)
+            if failure.manner == CERTIFICATE:
+                # A server showed it: whatever carries the connection works.
+                self._passed(kind, target, failure.failed)
 
     def _began(self, check: Mapping[str, Any], streak: int) -> float | None:
         started = fields.positive(check.get("started_at"))
@@ -159,6 +163,8 @@ class _Reader:
         if failure.target:
             return
         if failure.phase != DNS:
+            if failure.manner == CERTIFICATE:
+                return
             self.resolved[failure.kind] += failure.failed
             return
         found = [each for each in failure.witnesses if each.kind == "last_address"]
@@ -307,7 +313,7 @@ def _weigh(made: float, failed: float, streak: int) -> tuple[float, float, float
     """
     factor = min(1.0, MOST_REQUESTS / made) if made else 1.0
     run = min(-streak, failed)
-    if streak <= -NEW_FAULT and run < made:
+    if streak <= -NEW_FAULT and run < made and (failed - run <= 1 or run >= made / 2):
         return factor * run / failed, factor * run, factor * run, 1.0
     chance = 1.0
     if streak > 0 and failed:

@@ -52,6 +52,7 @@ class Scene:
     named_kinds: frozenset[str] = frozenset()
     routing_works: frozenset[str] = frozenset()
     small_pass: frozenset[tuple[str, str]] = frozenset()
+    narrow_pairs: frozenset[frozenset[str]] = frozenset()
 
     @property
     def backends(self) -> int:
@@ -93,6 +94,9 @@ def index(scene: Scene) -> Scene:
     )
     scene.noise = _noise(scene)
     scene.small_pass = _small_pass(scene)
+    scene.narrow_pairs = frozenset(
+        frozenset((each.node, each.target)) for each in scene.failures if each.witnesses and large_only(each, scene)
+    )
     return scene
 
 
@@ -104,6 +108,8 @@ def large_only(failure: Failure, scene: Scene) -> bool:
     large = [each.ok for each in failure.witnesses if each.kind == "large"]
     if large:
         return not large[-1] and (small[-1] if small else True)
+    if frozenset((failure.node, failure.target)) in scene.narrow_pairs:
+        return True
     return failure.explored and failure.manner == TIMEOUT and (failure.node, failure.target) in scene.small_pass
 
 

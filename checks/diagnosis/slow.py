@@ -78,15 +78,14 @@ def _answering(timings: Mapping[str, Timing | None]) -> float | None:
     """Return how long the API server takes when it takes long and the agent's other checks do not."""
     direct = timings.get(API_SERVER_DIRECT)
     by_name = timings.get(API_SERVER_DNS)
-    slow = direct or (by_name if API_SERVER_DIRECT not in timings else None)
-    if slow is None or _is_far(slow):
+    if direct is None or _is_far(direct):
         return None
     others = [each for kind, each in timings.items() if kind not in API_TYPES]
     # Other checks by name may be late because of the names; what they take beyond that is what counts.
-    later = [each for each in others if each and each.median - (each.resolving or 0.0) >= slow.median / TIMES]
-    if others and len(later) == len(others) and not (by_name and by_name.median >= 1.5 * slow.median):
+    later = [each for each in others if each and each.median - (each.resolving or 0.0) >= direct.median / TIMES]
+    if others and len(later) == len(others) and not (by_name and by_name.median >= 1.5 * direct.median):
         return None
-    return slow.median
+    return direct.median
 
 
 def _is_far(timing: Timing) -> bool:

@@ -8,11 +8,13 @@ the price of its own prior, do not explain the same failures better.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from math import log, sqrt
 
-from checks.diagnosis.causes import GONE, Cause, explanations, isolated
+from checks.diagnosis.causes import GONE, Cause, at, explanations, isolated
 from checks.diagnosis.components import (
     SHARED,
     STRONG,
@@ -33,6 +35,8 @@ from checks.diagnosis.states import ME_INGRESS
 NEARLY = 3.0
 # An alternative explains at least this share of what the cause explains.
 SAME = 0.9
+# Failures with another state are chance when they are at most this share of a check's explained failures.
+BESIDE = 0.25
 # A single check that fails is told from chance by this gain, to which the number of checks adds.
 _LONE_PRIOR = 9.0
 
@@ -120,10 +124,13 @@ class _Search:
     def _take(self, chosen: Chosen) -> None:
         self.chosen.append(chosen)
         self._forget(chosen.failures)
+        self._forget(self._chance_beside(chosen.failures))
         name, node = chosen.cause.name, chosen.cause.node
         if name in (GONE, "agent") or chosen.cause == isolated(node, "in"):
             self.expected.add_dead([node])
-        elif name in ("zones", "path", "mtu"):
+        elif name == "zones":
+            self.expected.add_unreachable(_pairs_between(chosen.cause, self.scene))
+        elif name in ("path", "mtu"):
             self.expected.add_unreachable((each.node, each.target) for each in chosen.failures if each.is_path)
         elif name == "loss" and node:
             self.expected.add_dead([node])
@@ -131,6 +138,17 @@ class _Search:
     def _forget(self, failures: Iterable[Failure]) -> None:
         for each in failures:
             self.left.pop(id(each), None)
+
+    def _chance_beside(self, failures: list[Failure]) -> list[Failure]:
+        """Return single failures of checks that fail anyway, which are chance: nothing tells how often they are ok."""
+        covered: dict[tuple[str, str, str], float] = defaultdict(float)
+        for each in failures:
+            covered[each.node, each.kind, each.target] += each.failed
+        return [
+            each
+            for each in self.left.values()
+            if not each.derived and each.failed <= BESIDE * covered.get((each.node, each.kind, each.target), 0.0)
+        ]
 
     def _unexplained(self) -> list[Failure]:
         """Return the failures left that are neither chance nor what is expected of a Service with dead backends."""
@@ -147,6 +165,14 @@ class _Search:
         return found
 
 
+def _pairs_between(cause: Cause, scene: Scene) -> Iterator[tuple[str, str]]:
+    zones = dict(cause.where).values()
+    members = [[node for node, zone in scene.evidence.zones.items() if zone == each] for each in zones]
+    for first, second in product(*members):
+        yield first, second
+        yield second, first
+
+
 def _components(scene: Scene) -> list[Component]:
     found: dict[Cause, Component] = {}
     for failure in scene.failures:
@@ -154,7 +180,7 @@ def _components(scene: Scene) -> list[Component]:
             component = found.get(cause)
             if component is None:
                 component = found[cause] = Component(cause)
-            (component.primary if is_primary(cause, failure) else component.secondary).append(failure)
+            (component.primary if is_primary(cause, failure, scene) else component.secondary).append(failure)
     _keep_servers_apart(found)
     return list(found.values())
 
@@ -166,17 +192,27 @@ def _keep_servers_apart(found: dict[Cause, Component]) -> None:
     for component in servers:
         if len({each.node for each in component.primary}) < 2:
             del found[component.cause]
-        else:
-            taken |= {id(each) for each in component.primary}
+            continue
+        taken |= {id(each) for each in component.primary}
     if taken:
+        unseen = [each for each in found[at("dns")].primary if not _asked_servers(each)]
+        taken |= {id(each) for each in unseen}
+        for component in servers:
+            component.primary.extend(unseen)
         for cause, component in found.items():
             if cause.name in ("dns", "service_routing") and "server" not in dict(cause.where):
                 component.primary = [each for each in component.primary if id(each) not in taken]
 
 
+def _asked_servers(failure: Failure) -> bool:
+    return any(each.kind in ("dns_udp", "dns_tcp") for each in failure.witnesses)
+
+
 def _least_rate(cause: Cause, least: float) -> float:
     if cause.name in ("certificate", "mtu") or "server" in dict(cause.where):
         return 0.0
+    if cause.name == "service_routing" and not cause.node:
+        return STRONG
     shared = cause.name in ("dns", "api_server", "service_routing", "service_backends", "ingress", "extra")
     return SHARED if shared and not cause.node else least
 
@@ -195,7 +231,7 @@ def _explained(component: Component, scene: Scene) -> list[Failure]:
         return component.failures
     failed = sum(each.failed for each in component.secondary)
     made = failed + scene.passed(ME_INGRESS)
-    if made and failed / made > 1.5 * component.rate + 0.1:
+    if made and failed / made > 1.5 * component.rate + 0.1 + 2.0 / sqrt(made):
         return component.primary
     return component.failures
 
