@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from checks.config import convert, pem
+from checks.config.files import read_regular
 from checks.config.proxies import Proxies
 from checks.config.settings import Config, ConfigError
 from checks.config.variables import VARIABLES, Variable, port_number
@@ -90,8 +91,7 @@ def _object_name(hostname: str) -> str:
 
 def _namespace_of(serviceaccount_dir: Path) -> str:
     try:
-        with (serviceaccount_dir / "namespace").open(encoding="utf-8") as file:
-            return convert.namespace(file.read(1000).strip())
+        return convert.namespace(read_regular(serviceaccount_dir / "namespace", 1000).decode().strip())
     except (OSError, ValueError):
         return ""
 
