@@ -33,6 +33,7 @@ from checks.model import (
 )
 from checks.probe.http import Prober
 from checks.probe.trust import TrustStore
+from checks.report import log
 from checks.report.metrics import Metrics
 from checks.report.transitions import Transitions
 from checks.schedule.endings import Endings
@@ -83,6 +84,7 @@ class Agent:
             expose_metadata=config.expose_metadata,
             neighbourhood=self.neighbourhood,
             checked=lambda: len(self._neighbours_to_check()),
+            log_dropped=log.dropped,
             clock=clock,
         )
         self._prober = Prober(

@@ -21,7 +21,9 @@ from prometheus_client.samples import Sample
 
 from checks import __version__
 from checks.model import BUILT_IN_TYPES, SKIPPED, TRACE_EVENTS, CheckResult, Neighbourhood, TcpFacts
-from checks.report.metrics import DISCOVERY_REASONS, ERROR_EVENTS, MAX_CALLERS, MAX_CODES, Metrics
+from checks.report.callers import MAX_CALLERS
+from checks.report.metrics import DISCOVERY_REASONS, Metrics
+from checks.report.state import ERROR_EVENTS, MAX_CODES
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 PROMETHEUS_3 = (
@@ -38,6 +40,8 @@ FAMILIES = {
     "kubenurse_httpclient_requests": ("counter", {"type", "code", "method"}),
     "kubenurse_neighbourhood_incoming_checks": ("gauge", set()),
     "kubenurse_check_success": ("gauge", {"type"}),
+    "kubenurse_check_timestamp_seconds": ("gauge", {"type"}),
+    "kubenurse_log_dropped": ("counter", set()),
     "kubenurse_tcp_rtt_seconds": ("gauge", {"type"}),
     "kubenurse_tcp_path_mtu_bytes": ("gauge", {"type"}),
     "kubenurse_tcp_retransmits": ("counter", {"type"}),
