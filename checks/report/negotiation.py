@@ -7,7 +7,7 @@ import re
 # Offers read of a header; a client that lists more gets what the first ones ask for.
 _MOST_OFFERS = 64
 _OFFER = re.compile(
-    r"[\w.+*-]+/[\w.+*-]+(;\s*(version=\d{1,3}(\.\d{1,3}){0,2}|(q|charset)=[\w.-]+|escaping=allow-utf-8\s*)\s*)*",
+    r"[\w.+*-]+/[\w.+*-]+(;\s*(version=\d{1,3}(\.\d{1,3}){0,2}|(q|charset)=[\w.-]+|escaping=allow-utf-8)\s*)*",
     re.ASCII,
 )
 _OTHER_ESCAPING = re.compile(r";\s*escaping=(?!allow-utf-8\b)[\w-]*", re.ASCII)
