@@ -83,6 +83,7 @@ class Agent:
             expose_metadata=config.expose_metadata,
             neighbourhood=self._neighbourhood,
             checked=lambda: len(self._selection.now().neighbours),
+            log_dropped=log.dropped,
             clock=clock,
         )
         self._sinks = Sinks((self.metrics, Transitions()), lambda: self._selection.now().types)

@@ -108,7 +108,7 @@ class CheckResult:
     ``trace`` maps the events reached (of TRACE_EVENTS) to seconds since the start of the last request of a chain of
     redirects.
     ``started_at`` is epoch, ``finished`` monotonic. ``not_after`` is epoch: when the certificate shown ends.
-    ``remote`` is the address that was connected to, empty when none was.
+    ``remote`` is the address that was connected to, empty when none was. ``kind`` is the target's.
     """
 
     type: str
@@ -123,6 +123,7 @@ class CheckResult:
     not_after: float | None = None
     remote: str = ""
     phase: str = ""
+    kind: str = HTTP
 
     @property
     def ok(self) -> bool:
