@@ -14,10 +14,12 @@ run: $(VENV)/.sandbox
 test: $(VENV)/.test
 	$(BIN)/pytest -n auto --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
 
-# Real parts in network namespaces, with faults; needs root and Linux, and says so where it cannot run.
+# Real parts in network namespaces, with faults. It needs Linux and root, and says so where it cannot run.
+# FAULTS=write also writes docs/faults.md anew.
+FAULTS ?=
 e2e: $(VENV)/.test
 	$(BIN)/python -m tests.e2e.requirements
-	$(BIN)/pytest tests/e2e $(PYTEST_ARGS)
+	KUBENURSE_E2E_FAULTS=$(FAULTS) $(BIN)/pytest tests/e2e $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
