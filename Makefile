@@ -6,7 +6,7 @@ TOOLS := .tools/bin
 KUSTOMIZE_VERSION := v5.8.1
 HELM_VERSION := v3.21.4
 
-.PHONY: manifests-test vendored run test e2e lint docs pictures clean pyz image image-test release-check
+.PHONY: manifests-test vendored run test e2e soak lint docs pictures clean pyz image image-test release-check
 
 run: $(VENV)/.sandbox
 	@$(BIN)/python -m sandbox
@@ -20,6 +20,11 @@ FAULTS ?=
 e2e: $(VENV)/.test
 	$(BIN)/python -m tests.e2e.requirements
 	KUBENURSE_E2E_FAULTS=$(FAULTS) $(BIN)/pytest tests/e2e $(PYTEST_ARGS)
+
+# One agent, a day's rounds in a quarter of an hour, with guests and hostile clients; ROUNDS=2000 takes two minutes.
+ROUNDS ?= 17280
+soak: $(VENV)/.sandbox
+	$(BIN)/python -m bench.soak --rounds $(ROUNDS) $(SOAK_ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
