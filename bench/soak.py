@@ -6,7 +6,8 @@ The agent checks the sandbox's API server, Service and ingress, a second agent, 
 on a node with a new name, some of them without anything that listens. It is scraped all the time. For a tenth of the
 time hostile clients (``bench.hostile``) connect to it. The exit code is 1 when a limit below does not hold.
 
-The run ends when the rounds are made, or after twice the time that they should take and a minute.
+A warm-up comes first, whose rounds do not count. The run ends when the rounds are made, or after twice the time that
+they should take and a minute.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ NOWHERE = "127.0.1.240"
 CYCLE_SECONDS, HOSTILE_SECONDS = 30.0, 3.0
 # Hostile connections end this long after their clients at most: from then on the agent is measured again.
 CALM_AFTER_SECONDS = 3.0
-# Departed neighbours' series last for 45 s, so that their number is steady after this time.
+# Departed neighbours' series last for 45 s, so that their number is steady after this time. Its rounds do not count.
 WARM_UP_SECONDS = 75.0
 
 MOST_RSS_GROWTH = 1.0
@@ -107,26 +108,30 @@ class Soak:
         self.samples: list[Sample] = []
         self.answers: dict[bool, list[float]] = {True: [], False: []}
         self.unanswered = 0
-        self.began = self.ended = time.monotonic()
-        self.first = self.last = counts(self.agent)
+        self.began = self.warm = self.ended = time.monotonic()
+        self.first: dict[str, float] | None = None
+        self.last = counts_in(self.agent.metrics())
 
     def run(self) -> None:
-        """Run until the rounds are made, or the time is over."""
-        deadline = self.began + 2 * self.rounds * self.interval + 60
-        self.first = counts(self.agent)
+        """Warm up, then run until the rounds are made, or the time is over."""
+        deadline = self.began + WARM_UP_SECONDS + 2 * self.rounds * self.interval + 60
         tick = 0
-        while time.monotonic() < deadline and self._made() < self.rounds:
-            # The first cycle has none: it is a part of the warm-up.
+        while time.monotonic() < deadline and not self._is_done():
+            # The first cycle has none, so that the agent starts in peace.
             with _hostile_clients(self.agent, HOSTILE_SECONDS if tick else 0.0):
                 for _ in range(round(CYCLE_SECONDS / TICK)):
                     self._tick(tick)
                     tick += 1
-                    if self._made() >= self.rounds:
+                    if self._is_done():
                         break
-        self.ended = time.monotonic()
 
-    def _made(self) -> float:
-        return min(self.last[kind] - self.first[kind] for kind in FIXED_TYPES)
+    def made(self) -> dict[str, float]:
+        """Return how often each fixed type was checked since the warm-up."""
+        first = self.first or self.last
+        return {kind: self.last[kind] - first[kind] for kind in FIXED_TYPES}
+
+    def _is_done(self) -> bool:
+        return min(self.made().values()) >= self.rounds
 
     def _tick(self, tick: int) -> None:
         begun = time.monotonic()
@@ -139,7 +144,9 @@ class Soak:
             self._time(path, hostile=hostile)
         with contextlib.suppress(OSError, http.client.HTTPException):
             text = self.agent.get("/metrics", timeout=5.0).body.decode()
-            self.last = counts_in(text)
+            self.ended, self.last = time.monotonic(), counts_in(text)
+            if self.first is None and self.ended >= self.began + WARM_UP_SECONDS:
+                self.warm, self.first = self.ended, self.last
             self.samples.append(sample(self.agent, text, calm=calm))
         time.sleep(max(0.0, begun + TICK - time.monotonic()))
 
@@ -155,14 +162,12 @@ class Soak:
     def verdicts(self) -> Iterator[Verdict]:
         """Judge the run, limit by limit."""
         yield self._rounds_are_counted()
-        calm = [each for each in self.samples if each.calm]
-        warm = min(WARM_UP_SECONDS, (self.ended - self.began) / 2)
-        after = [each for each in calm if each.at - self.began >= warm]
-        fifth = max(1, len(after) // 5)
-        if len(after) < 2 * fifth:
-            yield Verdict(False, f"only {len(after)} samples after a warm-up of {warm:.0f} s")
+        calm = [each for each in self.samples if each.calm and each.at >= self.warm]
+        fifth = len(calm) // 5
+        if self.first is None or not fifth:
+            yield Verdict(False, f"only {len(calm)} samples after the warm-up: ask for more rounds")
             return
-        yield from _growth(after[:fifth], after[-fifth:], warm)
+        yield from _growth(calm[:fifth], calm[-fifth:])
         pid = self.agent.pid
         assert pid is not None
         most = most_rss_megabytes(pid)
@@ -170,14 +175,13 @@ class Soak:
         yield self._answered()
 
     def _rounds_are_counted(self) -> Verdict:
-        made = {kind: self.last[kind] - self.first[kind] for kind in FIXED_TYPES}
-        expected = (self.ended - self.began) / self.interval
-        holds = min(made.values()) >= LEAST_COUNTED * min(expected, self.rounds) and max(made.values()) <= expected + 2
+        """Each fixed type is counted once in a round; a round is left out only when the machine stood still."""
+        made, seconds = self.made(), self.ended - self.warm
+        allowed = seconds / self.interval
         each = ", ".join(f"{kind} {count:.0f}" for kind, count in made.items())
         return Verdict(
-            holds and min(made.values()) >= self.rounds,
-            f"checks counted in {self.ended - self.began:.0f} s: {each}; asked for {self.rounds}, "
-            f"the interval allows {expected:.0f}",
+            self._is_done() and min(made.values()) >= LEAST_COUNTED * allowed and max(made.values()) <= allowed + 2,
+            f"checks counted in {seconds:.0f} s: {each}; asked for {self.rounds}, the interval allows {allowed:.0f}",
         )
 
     def _answered(self) -> Verdict:
@@ -192,7 +196,7 @@ class Soak:
         return Verdict(slowest <= SLOWEST_ANSWER and not self.unanswered, "/alwayshappy and /ready " + "; ".join(words))
 
 
-def _growth(before: Sequence[Sample], after: Sequence[Sample], warm: float) -> Iterator[Verdict]:
+def _growth(before: Sequence[Sample], after: Sequence[Sample]) -> Iterator[Verdict]:
     """Compare the first fifth of the samples after the warm-up with the last one."""
 
     def medians(figure: Callable[[Sample], float]) -> tuple[float, float]:
@@ -201,7 +205,7 @@ def _growth(before: Sequence[Sample], after: Sequence[Sample], warm: float) -> I
     first, last = medians(lambda each: each.rss)
     yield Verdict(
         last - first <= MOST_RSS_GROWTH,
-        f"RSS {first:.2f} MB after {warm:.0f} s, {last:.2f} MB in the end, {last - first:+.2f} of {MOST_RSS_GROWTH:+g}",
+        f"RSS {first:.2f} MB after the warm-up, {last:.2f} MB in the end, limit {MOST_RSS_GROWTH:+g} MB",
     )
     first, last = medians(lambda each: each.threads)
     yield Verdict(last - first <= MOST_MORE_THREADS, f"threads {first:g}, then {last:g}")
@@ -226,13 +230,8 @@ def sample(agent: Agent, metrics: str, *, calm: bool) -> Sample:
     )
 
 
-def counts(agent: Agent) -> dict[str, float]:
-    """Return how often each type was checked; 0 for a fixed type without a result."""
-    return counts_in(agent.metrics())
-
-
 def counts_in(metrics: str) -> dict[str, float]:
-    """Return how often each type was checked, by /metrics."""
+    """Return how often each type was checked, by /metrics; 0 for a fixed type without a result."""
     found = dict.fromkeys(FIXED_TYPES, 0.0)
     for family in text_string_to_metric_families(metrics):
         for each in family.samples:
