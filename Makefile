@@ -62,7 +62,7 @@ image-test: $(VENV)/.test
 manifests-test: $(VENV)/.test
 	@$(MAKE) --no-print-directory --keep-going $(TOOLS)/kustomize $(TOOLS)/helm || \
 	  echo "Not installed (it takes Go and its module proxy): tests that need what is missing are skipped." >&2
-	$(BIN)/pytest -n auto tests/shipping/test_manifests.py tests/shipping/test_chart.py
+	$(BIN)/pytest -n auto tests/shipping/test_manifests.py tests/shipping/test_overlays.py tests/shipping/test_chart*.py
 
 $(TOOLS)/kustomize:
 	GOBIN=$(CURDIR)/$(TOOLS) go install -ldflags='-s -w' sigs.k8s.io/kustomize/kustomize/v5@$(KUSTOMIZE_VERSION)

@@ -28,6 +28,7 @@ from checks.kube.discovery import Discovery
 from checks.model import Neighbourhood
 from checks.probe.http import Prober
 from checks.probe.trust import TrustStore
+from checks.report import log
 from checks.report.metrics import Metrics
 from checks.report.sinks import Sinks
 from checks.report.transitions import Transitions
@@ -42,7 +43,7 @@ from checks.web.view import NOT_DISCOVERED, View
 
 logger = logging.getLogger("kubenurse.agent")
 
-# Within this many seconds after the shutdown duration the process is gone, whatever hangs.
+# Within this many seconds after the shutdown duration the process has ended, even while a thread hangs.
 CLOSE_SECONDS = 3.0
 
 OnDeath = Callable[[str, BaseException], None]
@@ -55,7 +56,7 @@ class Agent:
 
     Args:
         config: where to look and what for.
-        credentials: for the API server; None when there is none to talk to.
+        credentials: for the API server; None without an API server.
         clock: monotonic seconds, by which metrics and discovery tell how old something is.
         on_death: called with a part's name and the error that ended it; the agent does not work without that part.
     """
@@ -150,6 +151,9 @@ class Agent:
     def watched_by(self, watchdog: Watchdog) -> None:
         """Let a watchdog look after the parts whose threads must live."""
         watchdog.watch("rounds", self._rounds.last_lived)
+        watchdog.watch("log", log.last_lived)
+        for server in self._servers:
+            watchdog.watch(server.name, server.last_lived)
 
     def shut_down(self) -> None:
         """Say that this agent is going, and start no check any more; the endpoints go on."""
@@ -216,7 +220,11 @@ def _run_until(exits: Exits, agent: Agent) -> int:
     code = 0 if why in {number.name for number in ORDERLY} else 1
     wait = agent.config.shutdown_duration if why == signal.SIGTERM.name else 0.0
     end_after(wait + CLOSE_SECONDS, code)
-    logger.log(logging.CRITICAL if code else logging.INFO, "agent stopping", extra={"facts": {"why": why}})
+    if code:
+        # Past the queue, whose thread may be the one that hangs.
+        log.last_words("agent stopping", why=why)
+    else:
+        logger.info("agent stopping", extra={"facts": {"why": why}})
     agent.shut_down()
     # Load balancers learn of the end by /ready and by the Pod's state, and that takes a moment. Another signal ends it.
     exits.wait(wait)

@@ -69,7 +69,7 @@ class Target:
     ``to_api_server`` targets carry the API credentials and are verified against the API server's trust, always.
     ``follow_redirects`` allows redirects to the same host; ``use_proxy`` honours the proxy variables.
     ``origin`` is the Pod name to announce to a neighbour, or empty. ``server_name`` is the name to verify in the
-    certificate, empty for the URL's host. ``node`` is the neighbour's node, empty where the target is no neighbour.
+    certificate, empty for the URL's host. ``node`` is the neighbour's node, empty for other targets.
     ``kind`` says how the target is checked: HTTP is the only kind so far.
     """
 

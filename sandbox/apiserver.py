@@ -288,7 +288,7 @@ class _Handler(BaseHTTPRequestHandler):
         metadata: Object = {"resourceVersion": str(version)}
         if following:
             metadata["continue"] = following
-            if not selection.labels.requirements and not selection.fields:
+            if not selection.labels and not selection.fields:
                 metadata["remainingItemCount"] = remaining
         # Within a list, objects do not repeat their kind.
         bare = [{key: value for key, value in item.items() if key not in ("apiVersion", "kind")} for item in items]

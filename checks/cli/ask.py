@@ -20,7 +20,7 @@ _LONGEST_REASON = 300
 
 
 class NoAnswerError(Exception):
-    """There is no answer that can be used; the message says why, on one line without control characters."""
+    """No usable answer came; the message says why, on one line without control characters."""
 
     def __init__(self, why: object) -> None:
         super().__init__(printable(str(why), _LONGEST_REASON))
@@ -37,7 +37,7 @@ def ask(config: Config, url: str, seconds: float = DEADLINE_SECONDS) -> Any:
     """Return the JSON document at ``url``, within ``seconds``.
 
     Raises:
-        NoAnswerError: when there is none.
+        NoAnswerError: when no usable answer comes in time.
     """
     answers: list[Any] = []
 

@@ -83,7 +83,7 @@ def _read(document: Any) -> tuple[str, list[str]]:
     """Return the table of a /state document and all states in it.
 
     Raises:
-        NoAnswerError: when it is none.
+        NoAnswerError: when the document is something else.
     """
     try:
         states = [document["neighbourhood"]["state"], *(found["state"] for found in document["checks"].values())]

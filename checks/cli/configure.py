@@ -19,6 +19,7 @@ def configure() -> Config | None:
         print_problems(error)
         return None
     log.setup(config.log_level, config.log_format, sys.stderr)
+    log.adopt_process()
     return config
 
 

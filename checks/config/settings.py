@@ -65,7 +65,7 @@ class Config:
 
 
 class ConfigError(ValueError):
-    """The environment is no configuration; ``problems`` are all reasons, each ``NAME='value': wrong, expected``."""
+    """The configuration is wrong; ``problems`` are all reasons, each ``NAME='value': wrong, expected``."""
 
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__("\n".join(problems))

@@ -14,7 +14,7 @@ Value = TypeVar("Value")
 class TTLCache(Generic[Key, Value]):
     """The latest value of each key with its age, behind one lock.
 
-    A value is fresh for ``ttl`` seconds from when it was put; one that is not is still the latest known. It holds as
+    A value is fresh for ``ttl`` seconds after it was put; later it is still the latest value. It holds as
     many values as there are keys in use: ``retain`` lets the others go. ``clock`` is monotonic seconds.
     """
 

@@ -59,7 +59,7 @@ class Exits:
 
 
 def end_after(seconds: float, code: int) -> None:
-    """End the process with ``code`` after ``seconds`` at the latest, whatever its threads wait for.
+    """End the process with ``code`` after ``seconds`` at the latest, even while all of its threads wait.
 
     Where the system has no thread to give, the process ends at once.
     """
@@ -89,4 +89,4 @@ def leave(code: int, seconds: float = LEAVE_SECONDS) -> int:
 
 
 def _taken(_number: int, _frame: FrameType | None) -> None:
-    """Take the place of what the signal does by default."""
+    """Replace the default action of the signal; the number arrives by the socket."""

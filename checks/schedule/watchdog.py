@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 # How often the main thread looks, in seconds.
 LOOK_SECONDS = 5.0
-# The longest silence of a part that is no fault, in intervals between rounds, and the least of it in seconds.
+# A part may be silent for this many intervals between rounds, and for at least this many seconds.
 MOST_INTERVALS = 10
 LEAST_SECONDS = 60.0
 

@@ -95,7 +95,7 @@ def test_status_refuses_what_is_no_url(tmp_path: Path, url: str) -> None:
     done = command(tmp_path, "status", "--url", url)
     assert done.returncode == 2
     assert f"argument --url: '{url}': " in done.stderr
-    assert "expected an URL like https://" in done.stderr
+    assert "expected a URL like https://" in done.stderr
 
 
 def test_status_fails_when_a_check_does(tmp_path: Path) -> None:

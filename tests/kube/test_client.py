@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from checks.kube.client import LIST_RESTARTS, Event, KubeApi, Page
+from checks.kube.client import LIST_RESTARTS, Event, KubeApi
 from checks.kube.credentials import ServiceAccount
 from checks.kube.errors import (
     CONNECTION,
@@ -20,7 +20,19 @@ from checks.kube.errors import (
     ApiError,
 )
 from sandbox.objects import make_pod
-from tests.support.kube import PODS, TOKEN, Kube, Scripted, document_answer, failure, pages, stream_answer, watched
+from tests.support.kube import (
+    PODS,
+    TOKEN,
+    Kube,
+    Read,
+    Scripted,
+    document_answer,
+    failure,
+    pages,
+    read,
+    stream_answer,
+    watched,
+)
 from tests.support.servers import refusing
 from tests.support.waiting import until
 
@@ -35,7 +47,7 @@ def kube(tmp_path: Path) -> Iterator[Kube]:
         yield kube
 
 
-def names(page: Page) -> list[str]:
+def names(page: Read) -> list[str]:
     """Return the names of a page's objects."""
     return [item["metadata"]["name"] for item in page.items]
 
@@ -78,7 +90,7 @@ def test_of_an_object_only_what_is_used_is_kept(kube: Kube) -> None:
 def test_a_list_whose_version_expires_begins_again(kube: Kube) -> None:
     """When the version is gone between two pages, the next page is the first of a new list."""
     kube.put_pods("pod-1", "pod-2", "pod-3")
-    following = kube.client(page_limit=2).list_pages(PODS, {})
+    following = read(kube.client(page_limit=2))
     assert names(next(following)) == ["pod-1", "pod-2"]
     kube.server.delete("pods", "pod-1")
     kube.server.compact()
@@ -91,7 +103,7 @@ def test_a_list_whose_version_expires_begins_again(kube: Kube) -> None:
 def test_a_list_that_expires_again_and_again_fails(kube: Kube) -> None:
     """A list begins again a few times only."""
     kube.put_pods("pod-1", "pod-2")
-    following = kube.client(page_limit=1).list_pages(PODS, {})
+    following = read(kube.client(page_limit=1))
 
     def take_all() -> None:
         for _ in following:
@@ -103,7 +115,7 @@ def test_a_list_that_expires_again_and_again_fails(kube: Kube) -> None:
 
 def test_pages_come_also_from_a_server_that_closes_after_each(tmp_path: Path) -> None:
     """Where the server keeps no connection, each page gets a new one."""
-    first = {"metadata": {"resourceVersion": "7", "continue": "more"}, "items": []}
+    first = {"metadata": {"resourceVersion": "7", "continue": "more"}, "items": [{}]}
     close = "Connection: close"
     scripted = Scripted(tmp_path, document_answer(first, close), document_answer(EMPTY_LIST, close))
     with scripted.server:
@@ -242,7 +254,7 @@ def test_a_base_url_with_a_path_and_another_name(tmp_path: Path) -> None:
         pages(scripted.client())
         scripted.credentials.server_name = "another.example"
         assert failure(lambda: pages(scripted.client())).kind == TLS
-    assert scripted.server.heard[0].startswith(f"GET /k8s/clusters/c-1{PODS}?limit=".encode())
+    assert scripted.server.heard[0].startswith(f"GET /k8s/clusters/c-1{PODS}?resourceVersion=0&limit=".encode())
     assert f"Authorization: Bearer {TOKEN}\r\n".encode() in scripted.server.heard[0]
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from checks.kube.client import LARGEST_ERROR, LONGEST_LINE, KubeApi, Page
+from checks.kube.answer import LARGEST_ERROR
+from checks.kube.client import KubeApi
 from checks.kube.credentials import ServiceAccount
+from checks.kube.decode import LONGEST_OBJECT
 from checks.kube.errors import (
     CONNECTION,
     FORBIDDEN,
@@ -23,7 +25,18 @@ from checks.kube.errors import (
     TLS,
     UNAUTHORIZED,
 )
-from tests.support.kube import PODS, TOKEN, Kube, Scripted, document_answer, failure, pages, stream_answer, watched
+from tests.support.kube import (
+    PODS,
+    TOKEN,
+    Kube,
+    Read,
+    Scripted,
+    document_answer,
+    failure,
+    pages,
+    stream_answer,
+    watched,
+)
 from tests.support.servers import BlackHole, Conversation, Server, always, answer, refusing, silent
 
 EMPTY_LIST: dict[str, object] = {"metadata": {"resourceVersion": "7"}, "items": []}
@@ -138,8 +151,8 @@ def test_fields_of_the_wrong_type_are_as_good_as_missing(tmp_path: Path) -> None
     scripted = Scripted(tmp_path, document_answer(odd), document_answer({"metadata": [], "items": None}))
     with scripted.server:
         api = scripted.client()
-        assert pages(api) == [Page([{"metadata": []}], "", first=True)]
-        assert pages(api) == [Page([], "", first=True)]
+        assert pages(api) == [Read([{"metadata": []}], "", first=True)]
+        assert pages(api) == [Read([], "", first=True)]
 
 
 def test_a_truncated_answer_is_a_connection_error(tmp_path: Path) -> None:
@@ -159,14 +172,14 @@ def test_an_endless_page_is_left(tmp_path: Path) -> None:
         conversation.send_forever(b" " * 1_000_000)
 
     with Server(endless, context=kube.server.context) as server:
-        api = KubeApi(ServiceAccount("127.0.0.1", server.port, kube.account.path), largest_page=3_000_000)
+        api = KubeApi(ServiceAccount("127.0.0.1", server.port, kube.account.path), largest_list=3_000_000)
         error = failure(lambda: pages(api))
     assert (error.kind, str(error)) == (PROTOCOL, "an answer of more than 3000000 bytes")
 
 
 def test_an_endless_line_of_a_watch_is_left(tmp_path: Path) -> None:
     """An event larger than any object can be is given up."""
-    long = b"%x\r\n%b\r\n" % (LONGEST_LINE + 1, b" " * (LONGEST_LINE + 1))
+    long = b"%x\r\n%b\r\n" % (LONGEST_OBJECT + 1, b" " * (LONGEST_OBJECT + 1))
     scripted = Scripted(tmp_path, stream_answer(end=False) + long)
     with scripted.server:
         error = failure(lambda: watched(scripted.client()))
@@ -225,11 +238,11 @@ def test_a_request_that_hangs_times_out(kube: Kube, verb: str) -> None:
     kube.server.faults.hang(PODS)
     api = kube.client(request_timeout=0.2)
     error = failure(lambda: pages(api) if verb == "list" else watched(api))
-    assert (error.kind, str(error)) == (TIMEOUT, "timed out")
+    assert (error.kind, str(error)) == (TIMEOUT, "the answer took longer than 0.2 s")
 
 
 def test_a_page_that_dribbles_times_out(tmp_path: Path) -> None:
-    """A page whose bytes keep coming, too slowly, is left after the request timeout all the same."""
+    """A page whose bytes keep coming, too slowly, is left after the list's timeout all the same."""
     kube = Kube(tmp_path)
 
     def dribbling(conversation: Conversation) -> None:
@@ -238,7 +251,7 @@ def test_a_page_that_dribbles_times_out(tmp_path: Path) -> None:
         conversation.dribble(b" " * 10_000, pause=0.01)
 
     with Server(dribbling, context=kube.server.context) as server:
-        api = KubeApi(ServiceAccount("127.0.0.1", server.port, kube.account.path), request_timeout=0.2)
+        api = KubeApi(ServiceAccount("127.0.0.1", server.port, kube.account.path), list_timeout=0.2)
         error = failure(lambda: pages(api))
     assert (error.kind, str(error)) == (TIMEOUT, "the answer took longer than 0.2 s")
 

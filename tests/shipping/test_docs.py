@@ -28,8 +28,17 @@ from tools.readme import metrics_table
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-GUIDES = ("install", "configuration", "migrating", "sizing", "troubleshooting", "architecture")
-PAGES = sorted([ROOT / "README.md", ROOT / "manifests" / "README.md", *DOCS.glob("**/*.md")])
+GUIDES = (
+    "install",
+    "configuration",
+    "migrating",
+    "sizing",
+    "troubleshooting",
+    "architecture",
+    "security",
+    "reliability",
+)
+PAGES = sorted([*ROOT.glob("*.md"), ROOT / "manifests" / "README.md", *DOCS.glob("**/*.md")])
 TROUBLESHOOTING = DOCS / "troubleshooting.md"
 
 # What OpenSSL says of a certificate; test_probe_failures.py and test_probe.py make these happen.
@@ -85,6 +94,15 @@ def test_commands_exist(page: Path) -> None:
         assert (ROOT / path).exists(), path
 
 
+def test_every_apply_is_server_side() -> None:
+    """No guide applies a kustomization from the client's side: mixing both ways leaves old fields behind."""
+    guides = [page for page in PAGES if page.parent.name != "decisions"]
+    text = code("\n".join(page.read_text(encoding="utf-8") for page in guides))
+    commands = re.findall(r"kubectl (?:-n \S+ )?(?:apply|diff) .*-k\b.*", text)
+    assert len(commands) >= 4
+    assert all("--server-side" in command for command in commands)
+
+
 @pages()
 def test_anchors_lead_to_headings(page: Path) -> None:
     """Every link to a part of a page leads to a heading that is there."""
@@ -127,7 +145,8 @@ def words_for_people() -> Iterator[str]:
     for name in ("probe/failures", "kube/errors"):
         yield from constants(ast.parse((ROOT / "checks" / f"{name}.py").read_text(encoding="utf-8")))
     makers = {"ApiError", "CredentialsError", "unprepared", "redirected"}
-    for name in ("probe/http", "kube/client", "kube/credentials"):
+    api = ("client", "wire", "answer", "decode", "listing", "watching", "credentials")
+    for name in ("probe/http", *(f"kube/{module}" for module in api)):
         for node in ast.walk(ast.parse((ROOT / "checks" / f"{name}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in makers:
                 yield from constants(node)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-from checks.kube.client import Event, KubeApi, Page
+from checks.kube.client import Event, KubeApi, Object
 from checks.kube.credentials import ServiceAccount
 from checks.kube.errors import KINDS, ApiError
 from sandbox.apiserver import ApiServer
@@ -111,9 +111,23 @@ def stream_answer(*events: object, headers: str = "", end: bool = True) -> bytes
     return head + chunks + (b"0\r\n\r\n" if end else b"")
 
 
-def pages(api: KubeApi, **params: str) -> list[Page]:
+class Read(NamedTuple):
+    """A page that was read to its end."""
+
+    items: list[Object]
+    resource_version: str
+    first: bool
+
+
+def read(api: KubeApi, **params: str) -> Iterator[Read]:
+    """Yield the pages of the Pods' list, each read to its end."""
+    for page in api.list_pages(PODS, params):
+        yield Read(list(page.items), page.resource_version, page.first)
+
+
+def pages(api: KubeApi, **params: str) -> list[Read]:
     """Return all pages of the Pods' list."""
-    return list(api.list_pages(PODS, params))
+    return list(read(api, **params))
 
 
 def watched(api: KubeApi, since: str = "7") -> list[Event]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from checks.model import BUILT_IN_TYPES, OK, SKIPPED, CheckResult, Neighbour, Neighbourhood, Report, TcpFacts
 from checks.web.endpoints import NOT_CHECKED, REDACTED, Agent, respond
-from checks.web.http1 import Header, Request, Response, render
+from checks.web.http1 import Header, Request, Response, encode_response
 
 ALL_OK = {name: CheckResult(name, OK) for name in BUILT_IN_TYPES}
 NEIGHBOUR = Neighbour("kubenurse-b", "10.0.0.2", "192.168.0.2", "node-b", "Running", schedulable=True)
@@ -371,7 +371,7 @@ def test_every_request_gets_an_answer(target: str, headers: list[Header], method
     """No request is an error of the agent, and every answer can be put on the wire with its headers intact."""
     response = get(target, None, *headers, method=method)
     assert response.status in (200, 301, 404, 405)
-    sent_head, _, body = render(response, head_only=False, close=False).partition(b"\r\n\r\n")
+    sent_head, _, body = encode_response(response, head_only=False, close=False).partition(b"\r\n\r\n")
     assert body == response.body
     assert sent_head.count(b"\r\n") == len(response.headers) + 3
 
@@ -380,7 +380,7 @@ def test_every_request_gets_an_answer(target: str, headers: list[Header], method
 def test_a_header_value_cannot_add_a_header(value: str) -> None:
     """Control characters in a Pod's name cannot break out of their line."""
     response = get("/alwayshappy", _FixedAgent(pod_name=value))
-    lines = render(response, head_only=False, close=True).split(b"\r\n")
+    lines = encode_response(response, head_only=False, close=True).split(b"\r\n")
     assert b" ".join(line.split(b":")[0] for line in lines) == (
         b"HTTP/1.1 200 OK Server Date KUBENURSE-POD Cache-Control Content-Length Connection  "
     )
@@ -390,6 +390,6 @@ def test_a_header_value_cannot_add_a_header(value: str) -> None:
 def test_head_has_the_length_but_not_the_body() -> None:
     """What HEAD gets differs from GET only by the missing body."""
     response = get("/ready")
-    whole = render(response, head_only=False, close=False)
-    assert whole == render(response, head_only=True, close=False) + b"ready\n"
+    whole = encode_response(response, head_only=False, close=False)
+    assert whole == encode_response(response, head_only=True, close=False) + b"ready\n"
     assert b"\r\nContent-Length: 6\r\n" in whole

@@ -1,0 +1,76 @@
+"""The events of a watch, line by line.
+
+Source: "Efficient detection of changes" of the Kubernetes API Concepts
+(https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from checks.kube.answer import Answer
+from checks.kube.decode import LONGEST_OBJECT, Object, parse_object, section, text_of
+from checks.kube.errors import CONNECTION, PROTOCOL, TIMEOUT, ApiError, translated
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a watch tells: ``type`` is ADDED, MODIFIED, DELETED or BOOKMARK (which has a version only)."""
+
+    type: str
+    object: Object
+
+    @property
+    def resource_version(self) -> str:
+        """The version to go on from after this event."""
+        return text_of(section(self.object, "metadata"), "resourceVersion")
+
+
+def events(answer: Answer, silence: float, until: float) -> Iterator[Event]:
+    """Yield events until the watch ends, no whole event came for ``silence`` seconds, or it is ``until``.
+
+    ``until`` is a moment of ``time.perf_counter``. All of these ends are in peace unless an event is cut in two.
+
+    Raises:
+        ApiError: for anything else.
+    """
+    with translated():
+        for line in _lines(answer, silence, until):
+            event = parse_object(line)
+            item = event.get("object")
+            if not isinstance(item, dict):
+                raise ApiError(PROTOCOL, "a watch event without an object")
+            if event.get("type") == "ERROR":
+                raise answer.event_error(item)
+            yield Event(text_of(event, "type"), item)
+
+
+def _lines(answer: Answer, silence: float, until: float) -> Iterator[bytearray]:
+    """Yield the lines of a body as they come; each byte is looked at once."""
+
+    def expect_a_line() -> None:
+        deadline = min(time.perf_counter() + silence, until)
+        answer.wire.allow(deadline, math.inf, late=f"no end of a watch event within {silence:g} s")
+
+    line = bytearray()
+    expect_a_line()
+    try:
+        for piece in answer.body(math.inf):
+            begun, *others = piece.split(b"\n")
+            line += begun
+            if len(line) > LONGEST_OBJECT:
+                raise ApiError(PROTOCOL, f"a watch event of more than {LONGEST_OBJECT} bytes")
+            if others:
+                yield from filter(None, (line, *map(bytearray, others[:-1])))
+                line = bytearray(others[-1])
+                # Only a whole event is a sign of life: a byte a second is not.
+                expect_a_line()
+    except ApiError as error:
+        if error.kind != TIMEOUT or line:
+            raise
+        return
+    if line:
+        raise ApiError(CONNECTION, "the watch ended in the middle of an event")
