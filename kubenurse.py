@@ -120,6 +120,7 @@ class Agent:
             label_selector=config.neighbour_filter,
             own_pod=config.pod_name,
             node_name=config.node_name,
+            listen_address=config.listen_address,
             allow_unschedulable=config.allow_unschedulable,
             on_change=lambda _: self._keep_only_current(),
             on_error=self.metrics.discovery_failed,
