@@ -18,10 +18,13 @@ from checks.diagnosis.states import (
     BUILT_IN_TYPES,
     CERTIFICATE,
     DNS,
+    ME_INGRESS,
+    ME_SERVICE,
     OK,
     PATH_EXPLORE,
     PATH_PREFIX,
     PHASES,
+    is_backend_failure,
     manner_of,
     phase_of,
 )
@@ -37,8 +40,8 @@ SLOW_SECONDS = 0.1
 NEW_FAULT = 3
 # Failures that come and go leave a streak this long with this probability: a longer one means that the fault ended.
 ENDED_CHANCE = 0.04
-# A witness is a test made for a purpose. It counts like this many requests.
-WITNESS_WEIGHT = 4
+# A witness is a test made for a purpose: it counts like this many requests, unless a Service chose its backend.
+WITNESS_WEIGHT = 4.0
 # Segments that one failed request sends again; the rest were sent again by requests that succeeded.
 RETRANSMITS_OF_A_FAILURE = 2
 
@@ -175,6 +178,7 @@ class _Reader:
             return
         state = found[-1].detail
         phase = phase_of(state) if ":" in state or state[:3].isdigit() or "redirect" in state else "connect"
+        by_chance = failure.kind == ME_SERVICE or (failure.kind == ME_INGRESS and is_backend_failure(state, phase))
         derived = Failure(
             node=self.node,
             kind=failure.kind,
@@ -182,7 +186,7 @@ class _Reader:
             state=state if phase_of(state) == phase else f"connect: {state}",
             phase=phase,
             manner=manner_of(state, phase),
-            failed=WITNESS_WEIGHT,
+            failed=1.0 if by_chance else WITNESS_WEIGHT,
             ok=0.0,
             streak=failure.streak,
             began=failure.began,
@@ -202,6 +206,9 @@ class _Reader:
                 self._certificate(kind, target, found)
         median = window.get("median_seconds")
         if target:
+            if type(median) is float and median >= SLOW_SECONDS and check["state"] == OK:
+                slow = self.evidence.slow_paths
+                slow[self.node] = slow.get(self.node, 0) + 1
             if check.get("answered_by"):
                 self._answered_by(kind, target, check["answered_by"])
         elif check["state"] == OK:

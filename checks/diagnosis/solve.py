@@ -82,7 +82,9 @@ class _Search:
     def run(self) -> Solution:
         """Run the stages."""
         self._cover(STRONG)
-        for found in find_loss(self.scene, [each for chosen in self.chosen for each in chosen.failures]):
+        explained = [each for chosen in self.chosen for each in chosen.failures]
+        narrow = {chosen.cause.node for chosen in self.chosen if chosen.cause.name == "mtu"}
+        for found in find_loss(self.scene, explained, narrow | self.scene.starved | self.scene.apart):
             covered = [each for each in self.left.values() if found.covers(each)]
             self._take(Chosen(found.cause, covered, found.gain, 0.0, margin=found.gain, facts={"again": found.again}))
         self._cover(WEAK)
@@ -130,7 +132,7 @@ class _Search:
             self.expected.add_dead([node])
         elif name == "zones":
             self.expected.add_unreachable(_pairs_between(chosen.cause, self.scene))
-        elif name in ("path", "mtu"):
+        elif name == "path":
             self.expected.add_unreachable((each.node, each.target) for each in chosen.failures if each.is_path)
         elif name == "loss" and node:
             self.expected.add_dead([node])

@@ -177,9 +177,7 @@ class Bundler:
         world, rng = self.world, self.rng
         calm = self._is_calm(node, target)
         found = [
-            GOOD
-            if calm or not self.onset <= each < self.end
-            else world.request(node, kind, target, large=world.padded)
+            GOOD if calm or not self.onset <= each < self.end else world.request(node, kind, target, large=world.padded)
             for each in range(ROUNDS)
         ]
         if world.noise and rng.random() < ROUNDS * world.noise:
