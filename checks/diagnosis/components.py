@@ -90,10 +90,10 @@ class Expected:
         """Count backends that nobody reaches."""
         self._everywhere += len(set(nodes)) / self._backends
 
-    def add_unreachable(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Count backends that some nodes do not reach."""
-        for node, _ in set(pairs):
-            self._at[node] += 1.0 / self._backends
+    def add_unreachable(self, counts: Iterable[tuple[str, int]]) -> None:
+        """Count backends that some nodes do not reach, by node."""
+        for node, count in counts:
+            self._at[node] += count / self._backends
 
     def share(self, kind: str, node: str = "") -> float:
         """Return the expected share of failures, 0 for what is not behind the Service."""

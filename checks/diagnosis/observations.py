@@ -63,7 +63,7 @@ class _Reader:
         self.resolved = evidence.passed.resolved.setdefault(agent.node, defaultdict(float))
         self.by_address = evidence.passed.by_address.setdefault(agent.node, defaultdict(float))
         self.timings = evidence.timings.setdefault(agent.node, {})
-        self.expected: dict[str, set[str]] | None = None
+        self.expected: set[tuple[Any, Any]] | None = None
         self.bad = 0
 
     def read(self) -> None:
@@ -228,13 +228,11 @@ class _Reader:
 
     def _answered_by(self, kind: str, target: str, pod: Any) -> None:
         if self.expected is None:
-            self.expected = {}
             neighbourhood = fields.mapping(self.state.get("neighbourhood"))
-            for each in fields.entries(neighbourhood.get("checked"), MOST_CHECKS):
-                if isinstance(each, dict):
-                    self.expected.setdefault(fields.name(each.get("node_name")), set()).add(str(each.get("pod_name")))
-        expected = self.expected.get(target)
-        if expected and pod not in expected:
+            found = [each for each in fields.entries(neighbourhood.get("checked"), MOST_CHECKS) if type(each) is dict]
+            self.expected = {(each.get("node_name"), each.get("pod_name")) for each in found}
+        # Two Pods of one node have types of their own; either may answer while one replaces the other.
+        if (target, pod) not in self.expected and self.expected and len(self.evidence.strangers) < MOST_WITNESSES:
             self.evidence.strangers.append(f"{kind} of {self.node} was answered by {fields.text(pod) or 'no Pod'}.")
 
     def _explore(self, check: Mapping[str, Any]) -> None:
@@ -247,8 +245,10 @@ class _Reader:
         by_target: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
         for entry in fields.entries(check.get("explored"), MOST_EXPLORED):
             facts = fields.mapping(entry)
-            target, state = fields.name(facts.get("node")), fields.text(facts.get("state"))
-            if target and state:
+            target, state = facts.get("node"), fields.text(facts.get("state"))
+            if type(target) is not str or (target not in self.evidence.known_nodes and not fields.name(target)):
+                continue
+            if state:
                 by_target[target].append((fields.positive(facts.get("at")), state, fields.text(facts.get("phase"))))
         for target, results in by_target.items():
             self._explored(target, sorted(results), witnesses if target == latest else ())
