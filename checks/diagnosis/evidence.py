@@ -113,7 +113,8 @@ class Evidence:
 
     ``zones`` maps nodes to zones. ``retransmits`` counts segments sent again without a failed request, by node and
     type or target. ``certificates`` maps what a certificate is of to the ends (epoch) that agents saw. ``timings`` are
-    by node and type, ``slow_paths`` count by node the neighbours that answer late. ``notes`` tell what could not be read.
+    by node and type, ``slow_paths`` count by node the neighbours that answer late.
+    ``notes`` tell what could not be read.
     """
 
     collected_at: float

@@ -14,6 +14,7 @@ from typing import Any
 from checks.diagnosis import fields
 from checks.diagnosis.evidence import Agent, Evidence, Failure, Timing, Witness
 from checks.diagnosis.outline import note
+from checks.diagnosis.scene import FEW_FAILURES
 from checks.diagnosis.states import (
     BUILT_IN_TYPES,
     CERTIFICATE,
@@ -211,7 +212,7 @@ class _Reader:
                 slow[self.node] = slow.get(self.node, 0) + 1
             if check.get("answered_by"):
                 self._answered_by(kind, target, check["answered_by"])
-        elif check["state"] == OK:
+        elif check["state"] == OK and (not window["failed"] or sum(_counts(window["failed"]).values()) <= FEW_FAILURES):
             prompt = type(median) is float and 0.0 <= median < SLOW_SECONDS
             self.timings[kind] = None if prompt else _timing(check, window)
 
