@@ -6,7 +6,7 @@ TOOLS := .tools/bin
 KUSTOMIZE_VERSION := v5.8.1
 HELM_VERSION := v3.21.4
 
-.PHONY: manifests-test vendored run test e2e lint docs pictures clean pyz image image-test release-check
+.PHONY: manifests-test vendored run test e2e soak lint docs pictures clean pyz image image-test release-check
 
 run: $(VENV)/.sandbox
 	@$(BIN)/python -m sandbox
@@ -14,10 +14,17 @@ run: $(VENV)/.sandbox
 test: $(VENV)/.test
 	$(BIN)/pytest -n auto --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
 
-# Real parts in network namespaces, with faults; needs root and Linux, and says so where it cannot run.
+# Real parts in network namespaces, with faults. It needs Linux and root, and says so where it cannot run.
+# FAULTS=write also writes docs/faults.md anew.
+FAULTS ?=
 e2e: $(VENV)/.test
 	$(BIN)/python -m tests.e2e.requirements
-	$(BIN)/pytest tests/e2e $(PYTEST_ARGS)
+	KUBENURSE_E2E_FAULTS=$(FAULTS) $(BIN)/pytest tests/e2e $(PYTEST_ARGS)
+
+# One agent, a day's rounds in a quarter of an hour, with guests and hostile clients; ROUNDS=2000 takes two minutes.
+ROUNDS ?= 17280
+soak: $(VENV)/.sandbox
+	$(BIN)/python -m bench.soak --rounds $(ROUNDS) $(SOAK_ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -83,6 +83,7 @@ class Agent:
             expose_metadata=config.expose_metadata,
             neighbourhood=self._neighbourhood,
             checked=lambda: len(self._selection.now().neighbours),
+            log_dropped=log.dropped,
             clock=clock,
         )
         self._sinks = Sinks((self.metrics, Transitions()), lambda: self._selection.now().types)
@@ -125,6 +126,7 @@ class Agent:
             label_selector=config.neighbour_filter,
             own_pod=config.pod_name,
             node_name=config.node_name,
+            listen_address=config.listen_address,
             allow_unschedulable=config.allow_unschedulable,
             on_change=lambda _: self._sinks.prune(),
             on_error=lambda kind: self.metrics.discovery_failed(kind),

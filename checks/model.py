@@ -108,7 +108,7 @@ class CheckResult:
     ``trace`` maps the events reached (of TRACE_EVENTS) to seconds since the start of the last request of a chain of
     redirects.
     ``started_at`` is epoch, ``finished`` monotonic. ``not_after`` is epoch: when the certificate shown ends.
-    ``remote`` is the address that was connected to, empty when none was.
+    ``remote`` is the address that was connected to, empty when none was. ``kind`` is the target's.
     """
 
     type: str
@@ -123,6 +123,7 @@ class CheckResult:
     not_after: float | None = None
     remote: str = ""
     phase: str = ""
+    kind: str = HTTP
 
     @property
     def ok(self) -> bool:
@@ -132,7 +133,7 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """Another agent's Pod. ``schedulable`` is None when nodes are not read.
+    """Another agent's Pod. ``schedulable`` is None when nodes are not read. ``zone`` is empty if unknown.
 
     ``started_at`` is when its containers were last started, in epoch seconds by the node's clock, None if not known.
     """
@@ -144,6 +145,7 @@ class Neighbour:
     phase: str
     schedulable: bool | None = None
     started_at: float | None = field(default=None, compare=False)
+    zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,8 @@ class Neighbourhood:
 
     ``state`` is ``ok``, ``skipped``, ``not synced yet`` or why discovery fails; while it fails the last known Pods
     stay. ``neighbours`` are the Pods that may be checked (before LIMIT), ``cordoned`` counts the Pods left out
-    because their node is cordoned, ``known`` all other Pods of the selection.
+    because their node is cordoned, ``known`` all other Pods of the selection. ``own_pod_unselected`` is True when the
+    own Pod exists and the selector leaves it out.
     ``synced_at`` is monotonic: when the API server last confirmed this picture, None before the first time.
     """
 
@@ -163,6 +166,7 @@ class Neighbourhood:
     own_node: str = ""
     own_node_cordoned: bool = False
     synced_at: float | None = None
+    own_pod_unselected: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Layout: the Kubernetes API reference, core/v1 Pod and Node (https://kubernetes.i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import uuid
@@ -16,6 +17,10 @@ Object = dict[str, Any]
 NAMESPACE = "kubenurse"
 LABELS = {"app": "kubenurse"}
 UNSCHEDULABLE_TAINT = "node.kubernetes.io/unschedulable"
+# With 28 hexadecimal digits of a Pod's own after each, gzip leaves a sixth.
+_COMMON = (
+    " and, in each Pod of a DaemonSet, what all of them have in common: images, mounts, tolerations, probes, fields: "
+)
 _CREATED = "2026-01-02T03:04:05Z"
 # What a DaemonSet's Pods tolerate besides their own taints; the DaemonSet controller adds these.
 _TOLERATED = ("not-ready", "unreachable", "disk-pressure", "memory-pressure", "pid-pressure", "unschedulable")
@@ -37,7 +42,8 @@ def make_pod(
     """Return an agent's Pod; ``ip`` may be empty, as it is before the Pod has got one.
 
     ``labels`` default to ``LABELS``, ``host_ip`` to ``ip`` (right under hostNetwork), ``started``, in RFC 3339's
-    format, to now. The Pod is padded to at least ``size`` bytes of compact JSON; without, it has about 3.5 KB.
+    format, to now. The Pod is padded to at least ``size`` bytes of compact JSON; without, it has about 3.5 KB. In a
+    list, a Pod of 12 KB becomes about 1.4 KB by gzip, as was measured in a real cluster.
     """
     metadata: Object = {
         "name": name,
@@ -193,5 +199,15 @@ def _uid(name: str) -> str:
 def _padded(pod: Object, size: int) -> Object:
     missing = size - len(json.dumps(pod, separators=(",", ":")))
     if missing > 0:
-        pod["metadata"]["annotations"] = {"kubenurse.example/padding": missing * "x"}
+        pod["metadata"]["annotations"] = {"kubenurse.example/padding": _padding(pod["metadata"]["name"], missing)}
     return pod
+
+
+def _padding(name: str, length: int) -> str:
+    """Return text that gzip makes about as small as a real Pod: much that all have in common, and some of its own."""
+    parts = range(length // len(_COMMON) + 1)
+    return "".join(_COMMON + _digest(f"{name} {part}") for part in parts)[:length]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:28]

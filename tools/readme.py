@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
 
 from checks.config.variables import markdown_table
 from checks.model import CheckResult, Neighbourhood, TcpFacts
@@ -64,7 +65,8 @@ def _families() -> Iterator[Metric]:
             not_after=0.0,
         )
     )
-    return metrics.collect()
+    scraped = metrics.render("", "")[1].decode()
+    return (family for family in text_string_to_metric_families(scraped) if family.name.startswith("kubenurse_"))
 
 
 if __name__ == "__main__":

@@ -98,8 +98,9 @@ def _of_path(failure: Failure, scene: Scene) -> Iterator[Cause]:
 
 def _of_name(failure: Failure, scene: Scene) -> Iterator[Cause]:
     node, kind = failure.node, failure.kind
-    yield at("dns")
-    yield at("dns", node=node)
+    if (node, kind) not in scene.lone_names:
+        yield at("dns")
+        yield at("dns", node=node)
     for server in dead_servers(failure):
         yield at("dns", server=server)
     if failure.manner in UNANSWERED or "no usable answer" in failure.state:

@@ -15,7 +15,7 @@ from math import log
 from checks.diagnosis.causes import GONE, Cause, at, path
 from checks.diagnosis.evidence import Failure
 from checks.diagnosis.scene import Scene, large_only
-from checks.diagnosis.states import API_TYPES, BUILT_IN_TYPES, DNS, ME_INGRESS, ME_SERVICE
+from checks.diagnosis.states import API_TYPES, BUILT_IN_TYPES, DNS, ME_INGRESS, ME_SERVICE, is_backend_failure
 
 NEVER = float("-inf")
 HIGHEST_RATE = 0.95
@@ -24,6 +24,8 @@ SILENCE = 2.0
 # At least this share of the requests fails in the first pass: of one place, and of what all agents share.
 STRONG = 0.6
 SHARED = 0.04
+# Broken routing makes at least this share fail, of the API server's checks as well as of the Service's.
+ROUTING = 0.4
 WEAK = 0.25
 
 # A node is the cause when no single pair or target makes up more of the failures than this.
@@ -80,23 +82,24 @@ class Expected:
 
     def __init__(self, scene: Scene) -> None:
         self._backends = scene.backends
-        self._everywhere = len(scene.apart | scene.starved) / self._backends
+        self._agents = max(1, len(scene.reporting))
+        self._everywhere = len(scene.departing | scene.starved) / self._backends
         self._at: dict[str, float] = defaultdict(float)
 
     def add_dead(self, nodes: Iterable[str]) -> None:
         """Count backends that nobody reaches."""
         self._everywhere += len(set(nodes)) / self._backends
 
-    def add_unreachable(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Count backends that some nodes do not reach."""
-        for node, _ in set(pairs):
-            self._at[node] += 1.0 / self._backends
+    def add_unreachable(self, counts: Iterable[tuple[str, int]]) -> None:
+        """Count backends that some nodes do not reach, by node."""
+        for node, count in counts:
+            self._at[node] += count / self._backends
 
     def share(self, kind: str, node: str = "") -> float:
         """Return the expected share of failures, 0 for what is not behind the Service."""
         if kind not in (ME_SERVICE, ME_INGRESS):
             return 0.0
-        at_node = self._at.get(node, 0.0) if node else max(self._at.values(), default=0.0)
+        at_node = self._at.get(node, 0.0) if node else sum(self._at.values()) / self._agents
         return min(0.9, self._everywhere + at_node)
 
 
@@ -121,7 +124,7 @@ def measure(component: Component, scene: Scene, expected: Expected, least_rate: 
         return NEVER
     passed = passed_in_scope(component.cause, scene)
     rate = min(HIGHEST_RATE, failed / (failed + passed))
-    noise = scene.noise + _expected_in_scope(component.cause, expected)
+    noise = scene.noise + _expected_in_scope(component, expected)
     if rate < least_rate or rate < 1.5 * noise:
         return NEVER
     gain = passed * log((1.0 - rate) / (1.0 - noise)) - prior(component.cause, scene)
@@ -143,14 +146,20 @@ def _tried_sizes(failure: Failure) -> bool:
 
 
 def _gain_of(failure: Failure, rate: float, scene: Scene, expected: Expected) -> float:
-    noise = min(0.95, scene.noise + expected.share(failure.kind, failure.node))
-    return failure.failed * log(rate / noise)
+    noise = scene.noise + (expected.share(failure.kind, failure.node) if _is_backends(failure) else 0.0)
+    return failure.failed * log(rate / min(0.95, noise))
 
 
-def _expected_in_scope(cause: Cause, expected: Expected) -> float:
+def _is_backends(failure: Failure) -> bool:
+    """Tell whether a dead backend explains a failure; a refused connection to the ingress itself is another matter."""
+    return failure.kind == ME_SERVICE or is_backend_failure(failure.state, failure.phase)
+
+
+def _expected_in_scope(component: Component, expected: Expected) -> float:
+    cause = component.cause
     if cause.name == "service_backends":
         return expected.share(ME_SERVICE)
-    if cause.name == "ingress":
+    if cause.name == "ingress" and all(_is_backends(each) for each in component.primary):
         return expected.share(ME_INGRESS, cause.node)
     return 0.0
 
@@ -227,7 +236,7 @@ def _is_plausible(component: Component, scene: Scene) -> bool:
         connecting = {each.kind for each in failures if each.phase != DNS}
         resolving = any(each.phase == DNS for each in failures)
         enough = ME_SERVICE in connecting or (bool(connecting) and (resolving or _not_checked(ME_SERVICE, scene)))
-        return enough and (several or bool(component.cause.where))
+        return enough and (several or bool(component.cause.where)) and _service_and_api_fail(component, scene)
     if name in ("api_server", "ingress"):
         return several or bool(component.cause.where)
     if name in ("service_backends", "extra"):
@@ -243,6 +252,20 @@ def _is_plausible(component: Component, scene: Scene) -> bool:
     if name == "mtu":
         return _is_narrow(component)
     return True
+
+
+def _service_and_api_fail(component: Component, scene: Scene) -> bool:
+    """Tell whether all that goes by cluster IP fails, or on one node the Service alone."""
+    node = component.cause.node
+    rates = []
+    for kinds in (API_TYPES, (ME_SERVICE,)):
+        failed = sum(each.failed for each in component.primary if each.kind in kinds)
+        passed = sum(scene.passed(kind, node) for kind in kinds)
+        if failed + passed:
+            rates.append(failed / (failed + passed))
+    if node and len(rates) > 1 and not rates[0]:
+        return True
+    return all(rate >= ROUTING for rate in rates)
 
 
 def _not_checked(kind: str, scene: Scene) -> bool:

@@ -113,8 +113,8 @@ class Evidence:
 
     ``zones`` maps nodes to zones. ``retransmits`` counts segments sent again without a failed request, by node and
     type or target. ``certificates`` maps what a certificate is of to the ends (epoch) that agents saw. ``timings`` are
-    by node and type. ``notes`` tell what could not be read. ``deleted_by_witness`` counts agents that found a node's
-    object gone, and those that found it present.
+    by node and type, ``slow_paths`` count by node the neighbours that answer late.
+    ``notes`` tell what could not be read.
     """
 
     collected_at: float
@@ -129,6 +129,7 @@ class Evidence:
     passed: Passed = field(default_factory=Passed)
     retransmits: dict[tuple[str, str, str], float] = field(default_factory=dict)
     timings: dict[str, dict[str, Timing | None]] = field(default_factory=dict)
+    slow_paths: dict[str, int] = field(default_factory=dict)
     certificates: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
     strangers: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,7 +37,8 @@ def name(value: Any) -> str:
 
 def number(value: Any) -> float | None:
     """Return a finite number of a plausible size, None when the value is none."""
-    if type(value) not in (int, float) or not math.isfinite(value) or abs(value) > LARGEST_NUMBER:
+    # NaN compares false; bool is a type of its own here.
+    if type(value) not in (int, float) or not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
         return None
     return float(value)
 

@@ -37,7 +37,7 @@ def judge(scene: Scene) -> Findings:
     solution = solve(scene)
     chosen = tidy(solution.chosen)
     broken = {(each.cause.name, each.cause.node) for each in chosen}
-    cut_off = {each.cause.node for each in chosen if each.cause.name in ("isolated", "service_routing", "mtu")}
+    cut_off = {each.cause.node for each in chosen if each.cause.name in ("isolated", "service_routing", "mtu")} - {""}
     failing = broken | {(name, node) for node in cut_off for name in ("dns", "api_server")}
     of = {dict(each.cause.where).get("of") for each in chosen if each.cause.name == "certificate"}
     findings = Findings(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from math import log
 
@@ -48,13 +48,13 @@ class Loss:
         return (failure.node, "", failure.target) in self.cells
 
 
-def find_loss(scene: Scene, explained: Iterable[Failure]) -> list[Loss]:
-    """Return the places that lose packets, without the checks that fail for a known cause."""
+def find_loss(scene: Scene, explained: Iterable[Failure], without: Collection[str]) -> list[Loss]:
+    """Return the places that lose packets. Checks that fail for a known cause, and some nodes, are left out."""
     known = {(each.node, "" if each.is_path else each.kind, each.target) for each in explained}
     again = {
         cell: count
         for cell, count in scene.evidence.retransmits.items()
-        if cell not in known and not {cell[0], cell[2]} & scene.apart
+        if cell not in known and cell[0] not in without and cell[2] not in without
     }
     if not again:
         return []

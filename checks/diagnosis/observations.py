@@ -14,14 +14,18 @@ from typing import Any
 from checks.diagnosis import fields
 from checks.diagnosis.evidence import Agent, Evidence, Failure, Timing, Witness
 from checks.diagnosis.outline import note
+from checks.diagnosis.scene import FEW_FAILURES
 from checks.diagnosis.states import (
     BUILT_IN_TYPES,
     CERTIFICATE,
     DNS,
+    ME_INGRESS,
+    ME_SERVICE,
     OK,
     PATH_EXPLORE,
     PATH_PREFIX,
     PHASES,
+    is_backend_failure,
     manner_of,
     phase_of,
 )
@@ -37,8 +41,8 @@ SLOW_SECONDS = 0.1
 NEW_FAULT = 3
 # Failures that come and go leave a streak this long with this probability: a longer one means that the fault ended.
 ENDED_CHANCE = 0.04
-# A witness is a test made for a purpose. It counts like this many requests.
-WITNESS_WEIGHT = 4
+# A witness is a test made for a purpose: it counts like this many requests, unless a Service chose its backend.
+WITNESS_WEIGHT = 4.0
 # Segments that one failed request sends again; the rest were sent again by requests that succeeded.
 RETRANSMITS_OF_A_FAILURE = 2
 
@@ -60,7 +64,7 @@ class _Reader:
         self.resolved = evidence.passed.resolved.setdefault(agent.node, defaultdict(float))
         self.by_address = evidence.passed.by_address.setdefault(agent.node, defaultdict(float))
         self.timings = evidence.timings.setdefault(agent.node, {})
-        self.expected: dict[str, set[str]] | None = None
+        self.expected: set[tuple[Any, Any]] | None = None
         self.bad = 0
 
     def read(self) -> None:
@@ -175,6 +179,7 @@ class _Reader:
             return
         state = found[-1].detail
         phase = phase_of(state) if ":" in state or state[:3].isdigit() or "redirect" in state else "connect"
+        by_chance = failure.kind == ME_SERVICE or (failure.kind == ME_INGRESS and is_backend_failure(state, phase))
         derived = Failure(
             node=self.node,
             kind=failure.kind,
@@ -182,7 +187,7 @@ class _Reader:
             state=state if phase_of(state) == phase else f"connect: {state}",
             phase=phase,
             manner=manner_of(state, phase),
-            failed=WITNESS_WEIGHT,
+            failed=1.0 if by_chance else WITNESS_WEIGHT,
             ok=0.0,
             streak=failure.streak,
             began=failure.began,
@@ -202,9 +207,12 @@ class _Reader:
                 self._certificate(kind, target, found)
         median = window.get("median_seconds")
         if target:
+            if type(median) is float and median >= SLOW_SECONDS and check["state"] == OK:
+                slow = self.evidence.slow_paths
+                slow[self.node] = slow.get(self.node, 0) + 1
             if check.get("answered_by"):
                 self._answered_by(kind, target, check["answered_by"])
-        elif check["state"] == OK:
+        elif check["state"] == OK and (not window["failed"] or sum(_counts(window["failed"]).values()) <= FEW_FAILURES):
             prompt = type(median) is float and 0.0 <= median < SLOW_SECONDS
             self.timings[kind] = None if prompt else _timing(check, window)
 
@@ -221,13 +229,11 @@ class _Reader:
 
     def _answered_by(self, kind: str, target: str, pod: Any) -> None:
         if self.expected is None:
-            self.expected = {}
             neighbourhood = fields.mapping(self.state.get("neighbourhood"))
-            for each in fields.entries(neighbourhood.get("checked"), MOST_CHECKS):
-                if isinstance(each, dict):
-                    self.expected.setdefault(fields.name(each.get("node_name")), set()).add(str(each.get("pod_name")))
-        expected = self.expected.get(target)
-        if expected and pod not in expected:
+            found = [each for each in fields.entries(neighbourhood.get("checked"), MOST_CHECKS) if type(each) is dict]
+            self.expected = {(each.get("node_name"), each.get("pod_name")) for each in found}
+        # Two Pods of one node have types of their own; either may answer while one replaces the other.
+        if (target, pod) not in self.expected and self.expected and len(self.evidence.strangers) < MOST_WITNESSES:
             self.evidence.strangers.append(f"{kind} of {self.node} was answered by {fields.text(pod) or 'no Pod'}.")
 
     def _explore(self, check: Mapping[str, Any]) -> None:
@@ -240,8 +246,10 @@ class _Reader:
         by_target: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
         for entry in fields.entries(check.get("explored"), MOST_EXPLORED):
             facts = fields.mapping(entry)
-            target, state = fields.name(facts.get("node")), fields.text(facts.get("state"))
-            if target and state:
+            target, state = facts.get("node"), fields.text(facts.get("state"))
+            if type(target) is not str or (target not in self.evidence.known_nodes and not fields.name(target)):
+                continue
+            if state:
                 by_target[target].append((fields.positive(facts.get("at")), state, fields.text(facts.get("phase"))))
         for target, results in by_target.items():
             self._explored(target, sorted(results), witnesses if target == latest else ())

@@ -24,6 +24,8 @@ LEAST_NOISE = 0.002
 MOST_NOISE = 0.02
 # A window with no more failures than this may be chance.
 FEW_FAILURES = 2
+# Names of the cluster itself: where these do not resolve, name resolution is broken.
+CLUSTER_NAMES = (API_SERVER_DNS, ME_SERVICE)
 # So many small answers that came make a path one on which only the large ones are lost.
 ENOUGH_SMALL = 6
 
@@ -53,6 +55,14 @@ class Scene:
     routing_works: frozenset[str] = frozenset()
     small_pass: frozenset[tuple[str, str]] = frozenset()
     narrow_pairs: frozenset[frozenset[str]] = frozenset()
+    lone_names: frozenset[tuple[str, str]] = frozenset()
+
+    @property
+    def departing(self) -> frozenset[str]:
+        """The nodes whose agent goes or is gone; one that is only cordoned goes on answering."""
+        evidence = self.evidence
+        leaving = evidence.deleted | {node for _, node in evidence.leaving}
+        return frozenset(node for node in self.apart if node in leaving or node not in self.alive)
 
     @property
     def backends(self) -> int:
@@ -94,6 +104,7 @@ def index(scene: Scene) -> Scene:
     )
     scene.noise = _noise(scene)
     scene.small_pass = _small_pass(scene)
+    scene.lone_names = _lone_names(scene)
     scene.narrow_pairs = frozenset(
         frozenset((each.node, each.target)) for each in scene.failures if each.witnesses and large_only(each, scene)
     )
@@ -132,6 +143,21 @@ def _noise(scene: Scene) -> float:
     made = {**scene.totals, "path": sum(scene.evidence.passed.pairs.values())}
     rates = [failed[family] / count for family, count in made.items() if count > 0]
     return min(MOST_NOISE, max(LEAST_NOISE, statistics.median(rates) if rates else 0.0))
+
+
+def _lone_names(scene: Scene) -> frozenset[tuple[str, str]]:
+    """Return node and type where one name alone does not resolve: the name's trouble, not that of name resolution."""
+    unresolved: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for each in scene.failures:
+        if each.phase == DNS:
+            unresolved[each.node][each.kind] += each.failed
+    found = set()
+    for node, kinds in unresolved.items():
+        often = [kind for kind, count in kinds.items() if count > FEW_FAILURES]
+        resolved = [kind for kind in scene.named_kinds if scene.resolved(kind, node) >= ENOUGH_SMALL]
+        if len(often) == 1 and often[0] not in CLUSTER_NAMES and len(set(resolved) - set(often)) > 1:
+            found.add((node, often[0]))
+    return frozenset(found)
 
 
 def _small_pass(scene: Scene) -> frozenset[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ class Late:
 def find_slow(scene: Scene, failing: frozenset[tuple[str, str]]) -> list[Late]:
     """Return what is late. ``failing`` are causes (name, node or empty) that are broken and so not merely late."""
     found: list[Late] = []
+    far = _slow_everywhere(scene)
     for name, late_on in (("dns", _resolving), ("api_server", _answering)):
         if (name, "") in failing:
             continue
@@ -39,7 +41,7 @@ def find_slow(scene: Scene, failing: frozenset[tuple[str, str]]) -> list[Late]:
         judged = 0
         for node in scene.reporting:
             timings = scene.evidence.timings.get(node, {})
-            if (name, node) in failing or not _judgeable(timings):
+            if (name, node) in failing or not _judgeable(timings) or node in far:
                 continue
             judged += 1
             seconds = late_on(timings)
@@ -47,6 +49,14 @@ def find_slow(scene: Scene, failing: frozenset[tuple[str, str]]) -> list[Late]:
                 late[node] = seconds
         found.extend(_scoped(f"{name}_slow", late, judged))
     return found
+
+
+def _slow_everywhere(scene: Scene) -> set[str]:
+    """Return the nodes whose neighbours answer late too: neither names nor the API server are the reason there."""
+    paths: dict[str, int] = defaultdict(int)
+    for node, _ in scene.evidence.passed.pairs:
+        paths[node] += 1
+    return {node for node, slow in scene.evidence.slow_paths.items() if 2 * slow > paths[node]}
 
 
 def _judgeable(timings: Mapping[str, Timing | None]) -> bool:
@@ -63,15 +73,15 @@ def _resolving(timings: Mapping[str, Timing | None]) -> float | None:
     if traced:
         return None
     # Without traces: everything by name is late, and what goes by address is not.
+    slow = {kind: each.median for kind, each in named.items() if each and not _is_far(each)}
+    prompt = [kind for kind, each in named.items() if each is None]
+    others = [seconds for kind, seconds in slow.items() if kind != API_SERVER_DNS]
     direct = timings.get(API_SERVER_DIRECT)
-    slow = [each.median for each in named.values() if each and not _is_far(each)]
-    cluster = [kind for kind in (API_SERVER_DNS, ME_SERVICE) if kind in named]
-    if len(slow) < 2 or 2 * len(slow) <= len(named) or not all(named[kind] for kind in cluster):
+    if len(others) < 2 and (direct is not None or len(slow) < 2):
         return None
-    median = statistics.median(slow)
-    if direct is None:
-        return median if API_SERVER_DIRECT in timings else None
-    return median - direct.median if min(slow) >= TIMES * direct.median else None
+    if not others or 2 * len(prompt) >= len(named) or ME_SERVICE in prompt:
+        return None
+    return statistics.median(others)
 
 
 def _answering(timings: Mapping[str, Timing | None]) -> float | None:

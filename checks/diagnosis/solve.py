@@ -8,10 +8,9 @@ the price of its own prior, do not explain the same failures better.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import product
 from math import log, sqrt
 
 from checks.diagnosis.causes import GONE, Cause, at, explanations, isolated
@@ -82,7 +81,9 @@ class _Search:
     def run(self) -> Solution:
         """Run the stages."""
         self._cover(STRONG)
-        for found in find_loss(self.scene, [each for chosen in self.chosen for each in chosen.failures]):
+        explained = [each for chosen in self.chosen for each in chosen.failures]
+        narrow = {chosen.cause.node for chosen in self.chosen if chosen.cause.name == "mtu"}
+        for found in find_loss(self.scene, explained, narrow | self.scene.starved | self.scene.apart):
             covered = [each for each in self.left.values() if found.covers(each)]
             self._take(Chosen(found.cause, covered, found.gain, 0.0, margin=found.gain, facts={"again": found.again}))
         self._cover(WEAK)
@@ -129,9 +130,9 @@ class _Search:
         if name in (GONE, "agent") or chosen.cause == isolated(node, "in"):
             self.expected.add_dead([node])
         elif name == "zones":
-            self.expected.add_unreachable(_pairs_between(chosen.cause, self.scene))
-        elif name in ("path", "mtu"):
-            self.expected.add_unreachable((each.node, each.target) for each in chosen.failures if each.is_path)
+            self.expected.add_unreachable(_cut_between(chosen.cause, self.scene))
+        elif name == "path":
+            self.expected.add_unreachable({(each.node, 1) for each in chosen.failures if each.is_path})
         elif name == "loss" and node:
             self.expected.add_dead([node])
 
@@ -165,12 +166,13 @@ class _Search:
         return found
 
 
-def _pairs_between(cause: Cause, scene: Scene) -> Iterator[tuple[str, str]]:
-    zones = dict(cause.where).values()
-    members = [[node for node, zone in scene.evidence.zones.items() if zone == each] for each in zones]
-    for first, second in product(*members):
-        yield first, second
-        yield second, first
+def _cut_between(cause: Cause, scene: Scene) -> Iterator[tuple[str, int]]:
+    """Return each node of two zones with the number of nodes in the other one."""
+    first, second = dict(cause.where).values()
+    sizes = Counter(scene.evidence.zones.values())
+    for node, zone in scene.evidence.zones.items():
+        if zone in (first, second):
+            yield node, sizes[second if zone == first else first]
 
 
 def _components(scene: Scene) -> list[Component]:

@@ -45,7 +45,7 @@ class Answer:
         """
         packed = self._packed()
         size = 0
-        for piece in _unpacked(packed) if self._is_gzip() else packed:
+        for piece in unpacked(packed) if self._is_gzip() else packed:
             size += len(piece)
             if size > largest:
                 raise ApiError(PROTOCOL, f"an answer of more than {largest} bytes")
@@ -86,7 +86,7 @@ class Answer:
         return encoding == "gzip"
 
 
-def _unpacked(packed: Iterator[bytes]) -> Iterator[bytes]:
+def unpacked(packed: Iterator[bytes]) -> Iterator[bytes]:
     """Yield what is in gzip data (RFC 1952, one member), in pieces of at most ``CHUNK`` bytes."""
     inflater = zlib.decompressobj(_GZIP)
     for data in packed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from checks.kube.answer import Answer
@@ -49,16 +49,28 @@ def events(answer: Answer, silence: float, until: float) -> Iterator[Event]:
 
 
 def _lines(answer: Answer, silence: float, until: float) -> Iterator[bytearray]:
-    """Yield the lines of a body as they come; each byte is looked at once."""
+    """Yield the lines of a body as they come."""
 
     def expect_a_line() -> None:
         deadline = min(time.perf_counter() + silence, until)
         answer.wire.allow(deadline, math.inf, late=f"no end of a watch event within {silence:g} s")
 
-    line = bytearray()
     expect_a_line()
+    yield from split_lines(answer.body(math.inf), expect_a_line)
+
+
+def split_lines(pieces: Iterator[bytes], on_line: Callable[[], None]) -> Iterator[bytearray]:
+    """Yield the lines that are not empty in a text that comes in pieces; each byte is looked at once.
+
+    ``on_line`` is called when lines were taken, and before the next are waited for. A timeout between two lines is an
+    end in peace.
+
+    Raises:
+        ApiError: for a line that is too long or cut off, and as ``pieces`` does.
+    """
+    line = bytearray()
     try:
-        for piece in answer.body(math.inf):
+        for piece in pieces:
             begun, *others = piece.split(b"\n")
             line += begun
             if len(line) > LONGEST_OBJECT:
@@ -67,7 +79,7 @@ def _lines(answer: Answer, silence: float, until: float) -> Iterator[bytearray]:
                 yield from filter(None, (line, *map(bytearray, others[:-1])))
                 line = bytearray(others[-1])
                 # Only a whole event is a sign of life: a byte a second is not.
-                expect_a_line()
+                on_line()
     except ApiError as error:
         if error.kind != TIMEOUT or line:
             raise

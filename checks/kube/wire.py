@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import socket
 import ssl
 import time
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 # A TLS record carries at most 16 KiB (RFC 8446, section 5.1).
 _READ_AHEAD = 16 * 1024
+
+# Its warnings quote header lines that cannot be parsed: the request's Authorization header, if a server sends it back.
+logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 
 # The kernel notices after about a minute and a half that a peer is gone, also where nothing is sent to it.
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}

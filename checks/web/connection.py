@@ -84,7 +84,7 @@ class Connection(BaseRequestHandler):
         except ssl.SSLError as error:
             if error.reason == "HTTP_REQUEST":
                 answer = Response(HTTPStatus.BAD_REQUEST, (), b"this port speaks HTTPS\n")
-                socket.socket.send(connection, encode_response(answer, head_only=False, close=True))
+                socket.socket.send(connection, b"".join(encode_response(answer, head_only=False, close=True)))
                 self._linger()
             raise
 
@@ -140,13 +140,19 @@ class Connection(BaseRequestHandler):
         self._received.feed(data)
         return data != b""
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, pieces: list[bytes]) -> None:
         """Send all of it within ``write_timeout``; as soon as the client has to read first, the place may be taken."""
         deadline = time.monotonic() + self.server.write_timeout
-        unsent = memoryview(data)
-        self.request.settimeout(0)
-        with suppress(*_WOULD_WAIT):
-            unsent = unsent[self.request.send(unsent) :]
+        for piece in pieces:
+            unsent = memoryview(piece)
+            self.request.settimeout(0)
+            with suppress(*_WOULD_WAIT):
+                while unsent:
+                    unsent = unsent[self.request.send(unsent) :]
+            if unsent:
+                self._send_as_it_is_read(unsent, deadline)
+
+    def _send_as_it_is_read(self, unsent: memoryview, deadline: float) -> None:
         while unsent:
             # Noted anew with each piece: a client that reads goes to the end of those that could be shut.
             if not self._turn_to(Doing.BLOCKED):

@@ -14,7 +14,12 @@ from http.client import responses as reason_phrases
 
 LARGEST_HEAD_BYTES = 16 * 1024
 
+# A large body is sent in the pieces that it is made of; a small one travels in one segment with the head.
+LARGE_BODY_BYTES = 32 * 1024
+
+# A header's name is what RFC 9110 calls a token (section 5.6.2).
 _NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+FIELD_NAME = re.compile(_NAME)
 _REQUEST_LINE = re.compile(rf"({_NAME}) ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])")
 _HEADER_LINE = re.compile(rf"({_NAME}):(.*)")
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
@@ -44,7 +49,18 @@ class Request:
         """The target without query; the authority that a client of a proxy sends is dropped."""
         authority = _AUTHORITY.match(self.target)
         target = self.target[authority.end() :] if authority else self.target
-        return re.split("[?#]", target, maxsplit=1)[0] or "/"
+        return target.partition("#")[0].partition("?")[0] or "/"
+
+    @property
+    def client(self) -> str:
+        """The client's address without the port."""
+        return self.remote_addr.rpartition(":")[0]
+
+    def parameters(self, name: str) -> list[str]:
+        """Return the values of a query parameter as received, in their order."""
+        query = self.target.partition("#")[0].partition("?")[2]
+        pairs = (parameter.partition("=") for parameter in query.split("&"))
+        return [value for sent, _, value in pairs if sent == name]
 
     def header(self, name: str) -> str:
         """Return the values of a header joined with commas (RFC 9110 section 5.3), empty when it was not sent."""
@@ -53,11 +69,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What to answer. ``body`` is also given for HEAD: the transport sends its length and keeps the rest."""
+    """What to answer. The body is also given for HEAD: the transport sends its length and keeps the rest.
+
+    ``more`` are pieces that follow ``body``: large ones may be shared by many responses and are not copied.
+    """
 
     status: int
     headers: Sequence[Header] = ()
     body: bytes = b""
+    more: tuple[bytes, ...] = ()
 
 
 class RefusedRequestError(Exception):
@@ -186,15 +206,19 @@ def _framing(headers: list[Header]) -> tuple[bool, bool]:
     return has_body, close
 
 
-def encode_response(response: Response, *, head_only: bool, close: bool) -> bytes:
-    """Return the response's bytes, framed for HTTP/1.1, in one piece: small answers then travel as one segment."""
+def encode_response(response: Response, *, head_only: bool, close: bool) -> list[bytes]:
+    """Return the bytes to send, framed for HTTP/1.1: one piece, or the head and the pieces of a large body."""
+    pieces = [response.body, *response.more]
+    length = sum(map(len, pieces))
     lines = [
         f"HTTP/1.1 {int(response.status)} {reason_phrases.get(response.status, '')}",
         "Server: kubenurse",
         f"Date: {formatdate(usegmt=True)}",
         *(_CONTROL_OR_NEWLINE.sub(" ", f"{name}: {value}") for name, value in response.headers),
-        f"Content-Length: {len(response.body)}",
+        f"Content-Length: {length}",
         *(("Connection: close",) if close else ()),
     ]
-    head = "\r\n".join(lines) + "\r\n\r\n"
-    return head.encode("latin-1", "replace") + (b"" if head_only else response.body)
+    head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+    if head_only:
+        return [head]
+    return [head, *pieces] if length > LARGE_BODY_BYTES else [b"".join((head, *pieces))]

@@ -398,3 +398,27 @@ FAULTS: dict[str, Fault] = {
     "maintenance, deleted": deleted,
     "maintenance, rolled": rolled,
 }
+
+# Faults that hide another one: nobody could find the second from what agents see.
+_NAMES = ("dns {node}", "dns {server}", "dns_slow {}", "dns_slow {node}")
+_API = ("api_server {node}", "api_server_slow {}", "api_server_slow {node}", "discovery {}", "discovery {node}")
+_BY_CLUSTER_IP = ("service_backends {}", "ingress {}", "ingress {node}", "certificate", "extra")
+_HIDDEN_BY = {
+    "dns {}": (*_NAMES, "extra", "service_routing {}"),
+    "dns {server}": ("dns_slow {}", "dns_slow {node}"),
+    "dns_slow {}": ("dns_slow {node}",),
+    "api_server {}": (*_API, "certificate"),
+    "api_server_slow {}": ("api_server_slow {node}",),
+    "service_routing {}": ("dns {}", "api_server {}", *_NAMES, *_API, *_BY_CLUSTER_IP, "service_routing {node}"),
+    "ingress {}": ("ingress {node}", "certificate"),
+    "certificate": ("extra", "ingress {node}", "api_server {node}", *_API, "dns_slow {}", "dns_slow {node}"),
+    "discovery {}": ("discovery {node}",),
+    "zones": ("path", "path, both ways", "loss {from, to}", "loss {zone, zone_to}", "mtu {from, to}"),
+    "loss {zone, zone_to}": ("loss {from, to}", "loss {node}"),
+    "service_backends {}": ("ingress {}",),
+}
+
+
+def is_hidden(first: str, second: str) -> bool:
+    """Tell whether one of two faults hides the other one."""
+    return second in _HIDDEN_BY.get(first, ()) or first in _HIDDEN_BY.get(second, ())

@@ -57,16 +57,51 @@ def version(api: KubeApi) -> str:
     return pages(api)[-1].resource_version
 
 
+def test_the_first_list_is_one_request_that_spares_etcd_and_the_wire(kube: Kube) -> None:
+    """All Pods come in one packed answer from the watch cache: at most 1 kB of each Pod of 8 kB is on the wire."""
+    kube.put_pods(*(f"pod-{number}" for number in range(1200)), size=8192)
+    (page,) = pages(kube.client(), labelSelector="app=kubenurse")
+    assert len(page.items) == 1200
+    assert page.resource_version
+    (request,) = kube.server.requests
+    assert request.query == {"resourceVersion": "0", "labelSelector": "app=kubenurse", "limit": "500"}
+    assert request.user_agent.startswith("kubenurse/")
+    assert kube.server.etcd_reads == 0
+    assert kube.server.body_bytes < 1200 * 1000
+
+
+def test_a_list_may_ask_for_a_version(kube: Kube) -> None:
+    """With an empty version a list is the newest one, with another version it is at least as new as that."""
+    kube.put_pods("pod-1")
+    since = str(kube.server.store.version)
+    assert pages(kube.client(), resourceVersion="")[0].resource_version == since
+    assert kube.server.etcd_reads == 1
+    assert pages(kube.client(), resourceVersion=since)[0].resource_version == since
+    assert kube.server.etcd_reads == 1
+    assert failure(lambda: pages(kube.client(), resourceVersion=f"{since}0")).retry_after == 1.0
+    assert "resourceVersion" not in kube.server.requests[0].query
+    assert kube.server.requests[1].query["resourceVersionMatch"] == "NotOlderThan"
+
+
 def test_a_list_comes_in_pages_of_one_version(kube: Kube) -> None:
-    """A list asks for pages of the limit until there is no more, all of the first page's version."""
+    """Without a watch cache, a list asks for pages until there is no more, all of the first page's version."""
+    kube.server.watch_cache = False
     kube.put_pods(*(f"pod-{number}" for number in range(1, 6)))
     found = pages(kube.client(page_limit=2), labelSelector="app=kubenurse")
     assert [names(page) for page in found] == [["pod-1", "pod-2"], ["pod-3", "pod-4"], ["pod-5"]]
     assert [page.first for page in found] == [True, False, False]
     assert len({page.resource_version for page in found}) == 1
     assert [request.query["limit"] for request in kube.server.requests] == ["2", "2", "2"]
+    assert [request.query.get("resourceVersion") for request in kube.server.requests] == ["0", None, None]
     assert {request.query["labelSelector"] for request in kube.server.requests} == {"app=kubenurse"}
-    assert kube.server.requests[0].user_agent.startswith("kubenurse/")
+
+
+def test_what_a_caller_leaves_of_a_page_is_read_over(kube: Kube) -> None:
+    """A caller that looks at a part of a page only gets the next page all the same."""
+    kube.server.watch_cache = False
+    kube.put_pods("pod-1", "pod-2", "pod-3")
+    found = [next(page.items)["metadata"]["name"] for page in kube.client(page_limit=2).list_pages(PODS, {})]
+    assert found == ["pod-1", "pod-3"]
 
 
 def test_an_empty_list_has_one_page(kube: Kube) -> None:
@@ -89,6 +124,7 @@ def test_of_an_object_only_what_is_used_is_kept(kube: Kube) -> None:
 
 def test_a_list_whose_version_expires_begins_again(kube: Kube) -> None:
     """When the version is gone between two pages, the next page is the first of a new list."""
+    kube.server.watch_cache = False
     kube.put_pods("pod-1", "pod-2", "pod-3")
     following = read(kube.client(page_limit=2))
     assert names(next(following)) == ["pod-1", "pod-2"]
@@ -102,6 +138,7 @@ def test_a_list_whose_version_expires_begins_again(kube: Kube) -> None:
 
 def test_a_list_that_expires_again_and_again_fails(kube: Kube) -> None:
     """A list begins again a few times only."""
+    kube.server.watch_cache = False
     kube.put_pods("pod-1", "pod-2")
     following = read(kube.client(page_limit=1))
 
@@ -110,7 +147,9 @@ def test_a_list_that_expires_again_and_again_fails(kube: Kube) -> None:
             kube.server.compact()
 
     assert failure(take_all).kind == GONE
-    assert sum("continue" not in request.query for request in kube.server.requests) == 1 + LIST_RESTARTS
+    begun = [request.query for request in kube.server.requests if "continue" not in request.query]
+    # A version that has expired once is not asked for again: the newest is the last to do so.
+    assert [query.get("resourceVersion") for query in begun] == ["0", *[None] * LIST_RESTARTS]
 
 
 def test_pages_come_also_from_a_server_that_closes_after_each(tmp_path: Path) -> None:

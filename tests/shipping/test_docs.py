@@ -22,7 +22,8 @@ from checks.config.variables import VARIABLES
 from checks.kube import errors as kubeapi_errors
 from checks.model import TRACE_EVENTS, CheckResult, Neighbourhood, TcpFacts
 from checks.probe import failures
-from checks.report.metrics import ERROR_EVENTS, Metrics
+from checks.report.metrics import Metrics
+from checks.report.state import ERROR_EVENTS
 from tools.picture import draw
 from tools.readme import metrics_table
 
