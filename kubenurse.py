@@ -31,7 +31,7 @@ from checks.model import (
     Report,
     Target,
 )
-from checks.probe.http import Prober
+from checks.probe.prober import Prober
 from checks.probe.trust import TrustStore
 from checks.report.metrics import Metrics
 from checks.report.transitions import Transitions
@@ -267,7 +267,7 @@ class Agent:
         if made is None or made[0] is not chosen:
             config = self.config
             scheme, port = ("https", config.tls_port) if config.use_tls else ("http", config.port)
-            paths = neighbourhood.targets(chosen, scheme, port, self.pod_name)
+            paths = neighbourhood.targets(chosen, scheme, port, self.pod_name, config.neighbour_tls_name)
             targets = (*self._fixed_targets, *paths)
             self._made = made = (chosen, targets, frozenset(targets))
         return made

@@ -198,11 +198,12 @@ class _TypeState:
         "duration",
         "errors",
         "not_after",
+        "path_mtu_bytes",
         "requests",
         "retransmits",
+        "rtt_seconds",
         "success",
         "summary",
-        "tcp",
         "trace",
     )
 
@@ -213,8 +214,9 @@ class _TypeState:
         self.duration: Histogram | None = None
         self.trace: dict[str, Histogram] = {}
         self.success = False
-        self.tcp: TcpFacts | None = None
-        self.retransmits = 0
+        self.rtt_seconds: float | None = None
+        self.path_mtu_bytes: int | None = None
+        self.retransmits: int | None = None
         self.not_after: float | None = None
         self.departed_at: float | None = None
 
@@ -238,13 +240,20 @@ class _TypeState:
         # A check that got no connection or certificate leaves what was seen last: the end of an expired certificate
         # is still wanted when handshakes fail because of it.
         if result.tcp is not None:
-            self.tcp = result.tcp
-            self.retransmits += result.tcp.retransmits
+            self._note_tcp(result.tcp)
         if result.not_after is not None:
             self.not_after = result.not_after
         elif result.event == "tls_handshake_done" and (self.not_after or 0.0) > result.started_at:
             # Not the certificate that was seen last, or it would be good: nobody knows when this one ends.
             self.not_after = None
+
+    def _note_tcp(self, facts: TcpFacts) -> None:
+        # A connection that was never established has no figures of its path: the last ones stay.
+        if facts.rtt_seconds is not None:
+            self.rtt_seconds = facts.rtt_seconds
+        if facts.path_mtu_bytes is not None:
+            self.path_mtu_bytes = facts.path_mtu_bytes
+        self.retransmits = (self.retransmits or 0) + facts.retransmits
 
     def _count_request(self, status_code: int | None) -> None:
         code = "round_trip_error" if status_code is None else str(status_code)
@@ -370,19 +379,19 @@ def _check_families(types: Types) -> list[Metric]:
             "kubenurse_tcp_rtt_seconds",
             "Round-trip time that the kernel measured on the latest connection.",
             of_type,
-            [((name,), state.tcp.rtt_seconds) for name, state in types if state.tcp],
+            [((name,), state.rtt_seconds) for name, state in types if state.rtt_seconds is not None],
         ),
         _gauge(
             "kubenurse_tcp_path_mtu_bytes",
             "Path MTU that the kernel knew on the latest connection.",
             of_type,
-            [((name,), state.tcp.path_mtu_bytes) for name, state in types if state.tcp],
+            [((name,), state.path_mtu_bytes) for name, state in types if state.path_mtu_bytes is not None],
         ),
         _counter(
             "kubenurse_tcp_retransmits",
             "Segments that the kernel had to send again.",
             of_type,
-            [((name,), state.retransmits) for name, state in types if state.tcp],
+            [((name,), state.retransmits) for name, state in types if state.retransmits is not None],
         ),
         _gauge(
             "kubenurse_tls_not_after_timestamp_seconds",
