@@ -27,7 +27,7 @@ from checks.kube.credentials import Credentials
 from checks.kube.discovery import Discovery
 from checks.kube.recovery import Recovery
 from checks.model import Neighbourhood
-from checks.probe.http import Prober
+from checks.probe.prober import Prober
 from checks.probe.trust import TrustStore
 from checks.report import log
 from checks.report.metrics import Metrics

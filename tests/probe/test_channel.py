@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from checks.probe.channel import Channel
-from checks.probe.sockets import Abort, KernelClock, MeasuredSocket, connect
+from checks.probe.connecting import connect
+from checks.probe.sockets import Abort, KernelClock, MeasuredSocket
 from tests.support.servers import GENEROUS, answer
 from tests.support.waiting import until
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import socket
 import threading
@@ -120,6 +121,54 @@ def test_user_and_password_of_the_url_are_sent() -> None:
     assert server.header("Authorization") == "Basic bnVyc2U6cEBzcw=="
 
 
+def test_a_token_as_user_is_sent_with_a_colon() -> None:
+    """A user without a password is sent as ``user:`` (RFC 7617, section 2)."""
+    with Server(always(answer())) as server, probing() as prober:
+        assert prober.check(target(f"http://token@127.0.0.1:{server.port}/")).ok
+    assert server.header("Authorization") == "Basic dG9rZW46"
+
+
+def test_the_pod_that_answered_is_told() -> None:
+    """A result has the Pod name of the answer's KUBENURSE-POD header, printable and of bounded length."""
+    for value, expected in (("kubenurse-xyz", "kubenurse-xyz"), ("a\x1bb", "a b"), ("x" * 300, "x" * 252 + "…")):
+        with Server(always(answer("200 OK", f"KUBENURSE-POD: {value}"))) as server, probing() as prober:
+            assert prober.check(target(server.url())).answered_by == expected
+    with Server(always(answer())) as server, probing() as prober:
+        assert prober.check(target(server.url())).answered_by == ""
+
+
+def test_a_kind_of_check_that_is_unknown() -> None:
+    """A target of an unknown kind is a failure of the setup phase."""
+    with probing() as prober:
+        result = prober.check(target("http://127.0.0.1/", kind="carrier pigeon"))
+    assert (result.state, result.phase) == ("setup: no kind of check is called 'carrier pigeon'", "setup")
+    assert (result.event, result.kind) == ("round_trip_error", "carrier pigeon")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://\ud800.test/", "http://127.0.0.1/\udfff", "\ud800", "http://\ud800@127.0.0.1/"]
+)
+def test_lone_surrogates_do_not_stop_a_check(url: str) -> None:
+    """Text that no encoding takes, in any field of a target, ends in a result."""
+    with refusing() as address, probing(resolver=resolver_of(address)) as prober:
+        odd = target(url, type="\ud800", origin="\ud800", server_name="\ud800", follow_redirects=True)
+        assert prober.check(odd).state.isprintable()
+
+
+def test_the_name_to_verify_may_be_another() -> None:
+    """A target's server_name is asked for by SNI and verified; the Host header stays that of the URL."""
+    asked: list[str | None] = []
+    context = server_context(certificate("neighbours.test"))
+    context.sni_callback = lambda _sock, name, _context: asked.append(name)
+    with Server(always(answer()), context=context) as server, probing() as prober:
+        good = prober.check(target(server.url(), server_name="neighbours.test"))
+        bad = prober.check(target(server.url(), server_name="other.test"))
+        assert server.header("Host") == f"127.0.0.1:{server.port}"
+    assert good.state == "ok"
+    assert bad.state == "tls: hostname mismatch, certificate is not valid for 'other.test'"
+    assert asked == ["neighbours.test", "other.test"]
+
+
 def test_the_answer_is_stamped_as_it_arrives() -> None:
     """The first byte's moment is the kernel's and not when the body, which takes its time, has been read."""
     sent = threading.Event()
@@ -145,7 +194,9 @@ def test_what_the_kernel_knows_of_the_connection() -> None:
         assert prober.kernel_clock.source == "kernel"
         facts = prober.check(target(server.url())).tcp
     assert facts is not None
+    assert facts.rtt_seconds is not None
     assert 0 < facts.rtt_seconds < GENEROUS
+    assert facts.path_mtu_bytes is not None
     assert 1280 <= facts.path_mtu_bytes <= 65536
     assert facts.retransmits == 0
 
@@ -162,6 +213,20 @@ def test_a_segment_sent_again_is_counted() -> None:
     assert result.state == "ok"
     assert result.tcp is not None
     assert result.tcp.retransmits >= 1
+
+
+@pytest.mark.parametrize("redirected", [False, True])
+def test_segments_of_a_connection_that_failed_are_counted(redirected: bool) -> None:
+    """SYNs sent again without success count; the figures of the path are those of the last connection, if any."""
+    with BlackHole() as hole, Server(always(answer("302 Found", f"Location: http://127.0.0.1:{hole.port}/"))) as server:
+        url = server.url() if redirected else f"http://127.0.0.1:{hole.port}/"
+        # The kernel sends a SYN again after 1 s (RFC 6298, section 2).
+        with probing(timeout=1.5) as prober:
+            result = prober.check(target(url, follow_redirects=True))
+    assert result.state == "connect: timed out after 1.5s"
+    assert result.tcp is not None
+    assert result.tcp.retransmits >= 1
+    assert (result.tcp.rtt_seconds is not None) == (result.tcp.path_mtu_bytes is not None) == redirected
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -224,13 +289,26 @@ def test_whole_answers(data: bytes, tls: bool) -> None:
         assert prober.check(target(server.url())).state == "ok"
 
 
-def test_an_endless_answer_is_not_read_to_its_end() -> None:
-    """Of a long body only a part is read: the status was good."""
+# A compressed member of 10 MB of zeros, which compresses to 10 KB.
+BOMB = gzip.compress(bytes(10_000_000))
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"", b"x" * 65536),
+        (b"Content-Encoding: gzip\r\n", BOMB),
+        (b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", b"%x\r\n%s\r\n" % (len(BOMB), BOMB)),
+    ],
+    ids=["plain", "compressed", "compressed chunks"],
+)
+def test_an_endless_answer_is_not_read_to_its_end(head: bytes, body: bytes) -> None:
+    """A part of a long body, compressed or not, is enough: the status was good."""
 
     def handle(conversation: Conversation) -> None:
         conversation.read_head()
-        conversation.send(b"HTTP/1.1 200 OK\r\n\r\n")
-        conversation.send_forever(b"x" * 65536)
+        conversation.send(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n")
+        conversation.send_forever(body)
 
     with Server(handle) as server, probing(reuse_connections=True) as prober:
         assert prober.check(target(server.url())).state == "ok"

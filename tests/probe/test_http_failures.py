@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import ssl
 from pathlib import Path
 
 import pytest
 
-from checks.probe.http import MOST_REDIRECTS, Prober
+from checks.model import PHASES
+from checks.probe.http import MOST_REDIRECTS
+from checks.probe.prober import Prober
 from checks.probe.resolver import Address, Resolver
 from checks.probe.trust import TrustStore
 from sandbox.certificates import CertificateAuthority
@@ -33,9 +34,11 @@ from tests.support.servers import (
 
 
 def failure(prober: Prober, url: str, **facts: bool | str) -> tuple[str, str]:
-    """Check a URL; how it fails: state and event."""
+    """Check a URL and return how it fails: state and event. The phase is the one that the state begins with."""
     result = prober.check(target(url, **facts))
     assert EVENTS.fullmatch(result.event)
+    word = result.state.split(":")[0].split(" ")[0]
+    assert result.phase == (word if word in PHASES else "redirect" if result.event == "redirect" else "status")
     assert not result.ok
     assert 0 <= result.duration < GENEROUS
     return result.state, result.event
@@ -117,7 +120,7 @@ def test_trusted_certificates_unreadable(tmp_path: Path) -> None:
     trust = TrustStore([file], system=False)
     with Server(always(answer()), context=server_context()) as server, probing(trust=trust) as prober:
         state, event = failure(prober, server.url())
-    assert re.match("setup: .*no certificate", state)
+    assert state.startswith(f"setup: CA or client certificate file: no usable certificate in {tmp_path}"[:100])
     assert (event, server.connections) == ("round_trip_error", 0)
 
 

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from checks.config.proxies import Proxies
 from checks.kube.credentials import ServiceAccount
 from tests.support.servers import (
+    Conversation,
     FixedCredentials,
     FixedTrust,
+    Handler,
     Server,
     always,
     answer,
@@ -143,6 +146,51 @@ def test_the_password_of_a_url_stays_with_it() -> None:
     assert other.header("Authorization") is None
 
 
+# Ways to repeat what a client sent: {0} is its credential.
+ECHOES = [
+    "HTTP/1.1 401 No {0}\r\nContent-Length: 0\r\n\r\n",
+    "{0}\r\n\r\n",
+    "HTTP/{0} 200 OK\r\n\r\n",
+    "HTTP/1.1 {0}\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nKUBENURSE-POD: {0}\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 302 {0}\r\nLocation: http://{0}.test/{0}\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 302 Found\r\nLocation: /{0}\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{0}\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: {0}\r\n\r\n",
+]
+SECRETS = (TOKEN, "dXNlcjpzZWNyZXQ=", "secret")
+
+
+def echoing(data: str) -> Handler:
+    """Return a handler that repeats the credential of each request in its answer."""
+
+    def handle(conversation: Conversation) -> None:
+        while head := conversation.read_head():
+            lines = [line for line in head.decode().split("\r\n") if "uthorization: " in line]
+            sent = lines[-1].partition(": ")[2] if lines else head.decode().split(" ")[1].partition("?")[2]
+            conversation.send(data.format(sent.rpartition(" ")[2]).encode())
+            if "Content-Length: 0" not in data:
+                return
+
+    return handle
+
+
+@pytest.mark.parametrize("data", ECHOES)
+def test_a_server_that_repeats_a_credential(data: str) -> None:
+    """A token, password or query that a server repeats in any part of its answer is in no result and in no log."""
+    with Server(echoing(data), context=server_context()) as api, Server(echoing(data)) as web:
+        proxies = Proxies(https=f"http://user:secret@{web.host}:{web.port}")
+        with probing(credentials=FixedCredentials(TOKEN), proxies=proxies) as prober:
+            results = [
+                prober.check(target(api.url(), to_api_server=True)),
+                prober.check(target(f"http://user:secret@{web.host}:{web.port}/", follow_redirects=True)),
+                prober.check(target(web.url("/?secret"), follow_redirects=True)),
+                prober.check(target("https://a.test/", use_proxy=True)),
+            ]
+    for result in results:
+        assert not any(secret in repr(result) for secret in SECRETS)
+
+
 def test_failures_do_not_tell_secrets() -> None:
     """No failure of a check tells a token, a password or a query."""
     with refusing() as address, probing(credentials=FixedCredentials(TOKEN), resolver=resolver_of(address)) as prober:
@@ -150,6 +198,9 @@ def test_failures_do_not_tell_secrets() -> None:
     loop = always(answer("302 Found", "Location: http://user:secret@127.0.0.1/?secret#secret"))
     with Server(loop) as server, probing(resolver=resolver_of(server.address)) as prober:
         result = prober.check(target(server.url("/?secret", host="a.test"), follow_redirects=True))
+        assert result.state == "redirect to another host"
+    with Server(loop) as server, probing(resolver=resolver_of(server.address)) as prober:
+        result = prober.check(target(server.url(host="a.test"), follow_redirects=True))
         assert result.state == "redirect to another host: http://127.0.0.1/"
     with Server(always(answer("302 Found", "Location: //user:secret@[/"))) as server, probing() as prober:
         result = prober.check(target(server.url(), follow_redirects=True))

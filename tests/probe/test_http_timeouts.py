@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -95,6 +96,51 @@ def test_timeout_in_a_slow_head() -> None:
 
     with Server(handle) as server:
         assert timing_out(server.url(), "response").status_code is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 1000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"0" * 1000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 1000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 1000,
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000,
+    ],
+    ids=["body", "chunks", "chunk size", "trailers", "100 Continue", "103 Early Hints"],
+)
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_one_deadline_for_the_whole_answer(data: bytes, tls: bool) -> None:
+    """An answer that arrives byte by byte meets the deadline of its check, whichever part of it is slow."""
+
+    def handle(conversation: Conversation) -> None:
+        conversation.read_head()
+        conversation.dribble(data)
+
+    with Server(handle, context=server_context() if tls else None) as server:
+        begun = time.perf_counter()
+        timing_out(server.url(), "response")
+        assert time.perf_counter() - begun < GENEROUS / 2
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        (b"100 Continue", "response: longer than 262144 bytes"),
+        (b"103 Early Hints", "response: more than 16 interim answers"),
+    ],
+)
+def test_a_flood_of_interim_answers(status: bytes, state: str) -> None:
+    """Interim answers without end fail the check after a bounded number or a bounded number of bytes."""
+
+    def handle(conversation: Conversation) -> None:
+        conversation.read_head()
+        conversation.send_forever(b"HTTP/1.1 " + status + b"\r\n\r\n")
+
+    with Server(handle) as server, probing() as prober:
+        result = prober.check(target(server.url()))
+    assert (result.state, result.phase, result.event) == (state, "response", "round_trip_error")
 
 
 def test_timeout_in_the_body() -> None:

@@ -156,6 +156,25 @@ def test_hung_lookups_are_few(oracle: Oracle) -> None:
         assert waiting.result(GENEROUS)[0] == [FIRST]
 
 
+@pytest.mark.parametrize("waiting", [False, True])
+def test_without_a_thread_to_be_had(oracle: Oracle, waiting: bool) -> None:
+    """A lookup whose thread cannot be started fails its check in words, and nothing of it is left behind."""
+    resolver = Resolver(oracle)
+    if waiting:
+        with pytest.raises(TimeoutError):
+            resolver.resolve("a.test", 80, time.perf_counter())
+    # No address space holds such a stack, however the system overcommits memory.
+    before = threading.stack_size(1 << 47)
+    try:
+        with pytest.raises(OSError, match=r"\Athe system has no thread to look the name up\Z"):
+            resolver.resolve("a.test", 80, soon())
+    finally:
+        threading.stack_size(before)
+    oracle.answered.set()
+    assert resolver.resolve("a.test", 80, soon())[0] == [FIRST]
+    until(lambda: not resolver._under_way)
+
+
 def test_answers_are_not_kept(oracle: Oracle) -> None:
     """Each check asks anew: what changed in DNS is seen."""
     oracle.answered.set()

@@ -11,20 +11,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from checks.probe.connecting import STAGGER_SECONDS, Connected, connect
 from checks.probe.resolver import Address
 from checks.probe.sockets import (
     MOST_RECEIVED_BYTES,
-    STAGGER_SECONDS,
     Abort,
-    Connected,
     KernelClock,
     MeasuredSocket,
     TooMuchReceivedError,
     _clocks,
-    connect,
 )
 from tests.support.servers import GENEROUS, LARGE, SHORT, BlackHole, Server, refusing, silent
 from tests.support.waiting import until
@@ -121,6 +120,30 @@ def test_arrival_is_when_it_arrived_and_not_when_it_was_read(abort: Abort) -> No
         until(is_right)
 
 
+class Fickle(socket.socket):
+    """A socket of which poll says too early, a few times, that something can be read (poll(2), BUGS)."""
+
+    false_alarms = 3
+
+    def recvmsg_into(self, *arguments: Any) -> Any:
+        """Have nothing to read at first."""
+        if self.false_alarms:
+            self.false_alarms -= 1
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return super().recvmsg_into(*arguments)
+
+
+def test_a_false_alarm_is_no_failure(abort: Abort) -> None:
+    """A socket that is reported as readable and has nothing to read is waited for again."""
+    ours, theirs = socket.socketpair()
+    fickle = Fickle(fileno=ours.detach())
+    with theirs:
+        measured = MeasuredSocket(fickle, later(), abort)
+        theirs.sendall(b"x")
+        assert (measured.recv(10), fickle.false_alarms) == (b"x", 0)
+        measured.close()
+
+
 def test_a_stamp_from_before_the_request_is_not_believed(abort: Abort) -> None:
     """A stamp older than the request, as one taken before the clock was set, gives way to the moment of reading."""
     with connected(abort, later()) as (measured, peer):
@@ -215,6 +238,7 @@ def test_facts_of_the_connection(abort: Abort) -> None:
     with connected(abort, later()) as (measured, _):
         facts = measured.tcp_facts()
         assert facts is not None
+        assert facts.rtt_seconds is not None
         assert 0 < facts.rtt_seconds < 1
         assert facts.path_mtu_bytes == min(mtu, 65535)
         assert facts.retransmits == 0

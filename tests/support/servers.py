@@ -19,7 +19,8 @@ import trustme
 
 from checks.config.proxies import Proxies
 from checks.model import Target
-from checks.probe.http import ApiCredentials, Prober, Trust
+from checks.probe.prober import Prober
+from checks.probe.request import ApiCredentials, Trust
 from checks.probe.resolver import Address, Resolver
 
 # Nothing on loopback takes this long; a test that waits for it is about to fail.
