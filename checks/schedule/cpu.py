@@ -1,7 +1,7 @@
 """What the kernel says of this process's CPU time: throttling and pressure of its control group. Pure but for Reader.
 
-Sources: the kernel's Documentation/admin-guide/cgroup-v2.rst (cpu.stat, cpu.pressure), scheduler/sched-bwc.rst (cpu.stat
-of version 1) and accounting/psi.rst; proc(5) (mountinfo); cgroups(7) (/proc/self/cgroup).
+Sources: the kernel's Documentation: admin-guide/cgroup-v2.rst (cpu.stat, cpu.pressure), scheduler/sched-bwc.rst
+(cpu.stat of version 1), accounting/psi.rst; proc(5) for mountinfo, cgroups(7) for /proc/self/cgroup.
 """
 
 from __future__ import annotations
