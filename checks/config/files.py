@@ -1,4 +1,4 @@
-"""Files read with a bound: regular files only, never longer than the caller allows, never a wait for a writer."""
+"""Small files that other programs write, such as tokens: read without waiting and without growing."""
 
 from __future__ import annotations
 
@@ -6,41 +6,30 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 
 def read_regular(path: Path, longest: int) -> bytes:
-    """Return what is in a regular file of at most ``longest`` bytes. Symbolic links are followed.
+    """Return the content of a regular file of at most ``longest`` bytes; symbolic links are followed.
+
+    A FIFO, a socket or a device is refused at once: reading it could wait for ever or never end.
 
     Raises:
-        OSError: when the file cannot be read, is longer, or is a FIFO, a device, a socket or a directory.
+        OSError: when the file is missing, unreadable, not a regular file or longer; ``strerror`` says which.
     """
-    with open_regular(path, longest) as file:
-        data = file.read(longest + 1)
-    if len(data) > longest:  # it grew after it was opened
-        raise _too_long(path, longest)
-    return data
-
-
-def open_regular(path: Path, longest: int) -> BinaryIO:
-    """Open a regular file of at most ``longest`` bytes for reading. Symbolic links are followed.
-
-    Raises:
-        OSError: as ``read_regular`` does.
-    """
-    # Without O_NONBLOCK the open of a FIFO waits until somebody writes to it.
+    # Without O_NONBLOCK, opening a FIFO waits until somebody writes to it. For a regular file the flag has no effect.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if found.st_size > longest:
-            raise _too_long(path, longest)
-        return open(descriptor, "rb")  # noqa: PTH123 # the caller closes it; a descriptor has no path
-    except BaseException:
+        content = bytearray()
+        # A file of procfs is regular, has no size and may go on for ever, so the bytes read are counted.
+        while chunk := os.read(descriptor, longest + 1 - len(content)):
+            content += chunk
+            if len(content) > longest:
+                raise OSError(errno.EFBIG, f"more than {longest} bytes", str(path))
+        return bytes(content)
+    finally:
         os.close(descriptor)
-        raise
-
-
-def _too_long(path: Path, longest: int) -> OSError:
-    return OSError(errno.EFBIG, f"longer than {longest} bytes", str(path))

@@ -259,3 +259,30 @@ def test_many_threads_get_one_context(authority: CertificateAuthority) -> None:
         thread.join(TIMEOUT)
     assert len(contexts) == barrier.parties
     assert len(set(map(id, contexts))) == 1
+
+
+@pytest.mark.parametrize("file", ["ca.crt", "client.crt", "client.key"])
+def test_a_fifo_is_an_error_at_once(tmp_path: Path, authority: CertificateAuthority, file: str) -> None:
+    """A FIFO in place of any of the files fails the build instead of waiting for a writer."""
+    issued = authority.issue("client", "one.example")
+    for name, content in (
+        ("ca.crt", authority.pem),
+        ("client.crt", issued.chain.read_text()),
+        ("client.key", issued.key.read_text()),
+    ):
+        (tmp_path / name).write_text(content)
+    client = tmp_path / "client.crt", tmp_path / "client.key"
+    store = TrustStore([tmp_path / "ca.crt"], system=False, client_certificate=client)
+    good = store.context()
+    (tmp_path / file).unlink()
+    os.mkfifo(tmp_path / file)
+    with pytest.raises(OSError, match="not a regular file"):
+        TrustStore([tmp_path / "ca.crt"], system=False, client_certificate=client).context()
+    assert store.context() is good
+
+
+def test_comments_in_any_encoding(tmp_path: Path, authority: CertificateAuthority, server: Ingress) -> None:
+    """Bytes around the certificates of a bundle, which are no ASCII, do not matter."""
+    file = tmp_path / "ca.crt"
+    file.write_bytes("# Zertifizierungsstelle für Prüfungen\n".encode("latin-1") + authority.pem.encode())
+    assert believes(TrustStore([file], system=False).context(), server)
