@@ -6,7 +6,6 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 
 def read_regular(path: Path, longest: int) -> bytes:
@@ -17,37 +16,6 @@ def read_regular(path: Path, longest: int) -> bytes:
     Raises:
         OSError: when the file is missing, unreadable, not a regular file or longer; ``strerror`` says which.
     """
-    descriptor = _open(path)
-    try:
-        content = bytearray()
-        # A file of procfs is regular, has no size and may go on for ever, so the bytes read are counted.
-        while chunk := os.read(descriptor, longest + 1 - len(content)):
-            content += chunk
-            if len(content) > longest:
-                raise _too_long(path, longest)
-        return bytes(content)
-    finally:
-        os.close(descriptor)
-
-
-def open_regular(path: Path, longest: int) -> BinaryIO:
-    """Open a regular file of at most ``longest`` bytes for reading; symbolic links are followed.
-
-    Raises:
-        OSError: as ``read_regular`` does.
-    """
-    descriptor = _open(path)
-    try:
-        if os.fstat(descriptor).st_size > longest:
-            raise _too_long(path, longest)
-        return open(descriptor, "rb")  # noqa: PTH123 # the caller closes it; a descriptor has no path
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-
-def _open(path: Path) -> int:
-    """Return a descriptor of a regular file."""
     # Without O_NONBLOCK, opening a FIFO waits until somebody writes to it. For a regular file the flag has no effect.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
@@ -56,11 +24,12 @@ def _open(path: Path) -> int:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-    except BaseException:
+        content = bytearray()
+        # A file of procfs is regular, has no size and may go on for ever, so the bytes read are counted.
+        while chunk := os.read(descriptor, longest + 1 - len(content)):
+            content += chunk
+            if len(content) > longest:
+                raise OSError(errno.EFBIG, f"more than {longest} bytes", str(path))
+        return bytes(content)
+    finally:
         os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _too_long(path: Path, longest: int) -> OSError:
-    return OSError(errno.EFBIG, f"more than {longest} bytes", str(path))

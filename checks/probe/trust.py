@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from checks.config.files import open_regular, read_regular
+from checks.config.files import read_regular
 from checks.probe.reloading import Reloading, file_signature
 
 __all__ = ["TrustStore", "file_signature", "load_certificate"]
@@ -68,18 +70,27 @@ class TrustStore:
 def load_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     """Let a context show the certificate (with its chain) and key of two PEM files.
 
-    Only regular files are read, so that neither a FIFO nor a device makes this wait.
+    Only regular files of bounded size are read, so that neither a FIFO nor a device makes this wait.
 
     Raises:
         OSError: (``ssl.SSLError`` included) when they cannot be used.
     """
-    with (
-        open_regular(certificate, LONGEST_CERTIFICATE_FILE) as opened,
-        open_regular(key, LONGEST_CERTIFICATE_FILE) as opened_key,
-    ):
-        # OpenSSL opens files by name. These names lead to the files that were opened, whatever has replaced them since.
+    with _in_memory(certificate) as shown, _in_memory(key) as private:
         # Without a password OpenSSL would ask the terminal for that of an encrypted key, and wait.
-        context.load_cert_chain(f"/dev/fd/{opened.fileno()}", f"/dev/fd/{opened_key.fileno()}", password="")
+        context.load_cert_chain(shown, private, password="")
+
+
+@contextlib.contextmanager
+def _in_memory(path: Path) -> Iterator[str]:
+    """Give the ``with`` block a file name under which OpenSSL finds what the file holds now: it reads files by name."""
+    content = read_regular(path, LONGEST_CERTIFICATE_FILE)
+    if not hasattr(os, "memfd_create"):  # not Linux
+        yield str(path)
+        return
+    with open(os.memfd_create("kubenurse"), "wb") as file:  # noqa: PTH123 # a descriptor has no path
+        file.write(content)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
 
 
 def _add_authorities(context: ssl.SSLContext, path: Path) -> None:

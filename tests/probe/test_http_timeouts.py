@@ -30,7 +30,7 @@ from tests.support.waiting import until
 
 
 def timing_out(url: str, phase: str, resolver: Resolver | None = None, **facts: bool | str) -> CheckResult:
-    """Check a URL that takes too long in a phase, and see that this is said."""
+    """Check a URL that takes too long in a phase, and assert that the state says so."""
     with probing(timeout=SHORT, resolver=resolver) as prober:
         result = prober.check(target(url, **facts))
     assert (result.state, result.event) == (f"{phase}: timed out after 300ms", "timeout")
@@ -88,7 +88,7 @@ def test_timeout_in_the_response(tls: bool) -> None:
 
 
 def test_timeout_in_a_slow_head() -> None:
-    """A head that comes byte by byte runs into the timeout although every wait is short."""
+    """A head that arrives byte by byte runs into the timeout although every wait is short."""
 
     def handle(conversation: Conversation) -> None:
         conversation.read_head()
@@ -157,10 +157,10 @@ def test_timeout_in_the_body() -> None:
 
 
 def test_what_comes_before_the_network_takes_none_of_its_time() -> None:
-    """A check whose preparation takes longer than its timeout, as of a slow disk, has all of it for the network."""
+    """Slow preparation, as by a slow disk, takes nothing of the check's time for the network."""
 
     class SlowTrust:
-        """Takes its time to read its files."""
+        """Trust whose files are read slowly."""
 
         def context(self) -> ssl.SSLContext:
             threading.Event().wait(2 * SHORT)
@@ -173,7 +173,7 @@ def test_what_comes_before_the_network_takes_none_of_its_time() -> None:
 
 
 def test_timeout_on_a_kept_connection() -> None:
-    """A kept connection that a server no longer answers on is a failing path, not one to try again elsewhere."""
+    """A timeout on a kept connection is a failure; the check does not try again on a new connection."""
 
     def handle(conversation: Conversation) -> None:
         conversation.read_head()
@@ -189,7 +189,7 @@ def test_timeout_on_a_kept_connection() -> None:
 
 
 def test_stop_ends_the_checks_under_way() -> None:
-    """Stopping ends checks that hang in any phase, a hung resolver's too, and those that begin afterwards."""
+    """Stopping ends checks that hang in any phase, and checks that begin afterwards."""
     asked, answered = threading.Event(), threading.Event()
 
     def hang(_host: str, _port: int) -> list[Address]:
