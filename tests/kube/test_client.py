@@ -33,7 +33,7 @@ from tests.support.kube import (
     stream_answer,
     watched,
 )
-from tests.support.servers import refusing
+from tests.support.servers import BlackHole, Server, refusing, silent
 from tests.support.waiting import until
 
 EMPTY_LIST = {"metadata": {"resourceVersion": "7"}, "items": []}
@@ -345,3 +345,18 @@ def test_close_ends_a_watch_that_waits(tmp_path: Path, headers: str) -> None:
         until(lambda: scripted.server.heard)
         api.close()
         assert isinstance(caller.outcome.get(timeout=10), ApiError)
+
+
+@pytest.mark.parametrize("place", ["connect", "handshake"])
+def test_close_ends_a_connection_that_is_being_made(tmp_path: Path, place: str) -> None:
+    """A client that is closed leaves a server that takes no connection, and one that does not shake hands, at once."""
+    with BlackHole() as hole, Server(silent) as server:
+        port = hole.port if place == "connect" else server.port
+        account = Kube(tmp_path).account
+        api = KubeApi(ServiceAccount("127.0.0.1", port, account.path), connect_timeout=60.0)
+        caller = Caller(lambda: pages(api))
+        until(lambda: place == "connect" or server.connections)
+        api.close()
+        error = caller.outcome.get(timeout=5)
+    assert isinstance(error, ApiError)
+    assert error.kind == CONNECTION
