@@ -91,7 +91,7 @@ def test_commands_exist(page: Path) -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make {target}"
     for module in re.findall(r"python3? -m ((?:bench|tools|sandbox|tests)[\w.]*)", text):
         assert importlib.util.find_spec(module), module
-    for path in re.findall(r"(?<![\w/.-])((?:manifests|helm|rules|dashboards|bench|checks)/[\w/.-]*\w)", text):
+    for path in re.findall(r"(?<![\w/.-])((?:manifests|helm|rules|dashboards|bench|checks|tests|tools)/[\w/.-]*\w)", text):
         assert (ROOT / path).exists(), path
 
 
