@@ -134,7 +134,7 @@ def measure(component: Component, scene: Scene, expected: Expected, least_rate: 
         gain -= _UNPROVEN_PRIOR
     gain += sum(_gain_of(each, rate, scene, expected) for each in component.primary)
     gain += max(0.0, failed - sum(each.failed for each in component.primary)) * log(rate / noise)
-    if gain > 0:
+    if gain > 0 and (rate >= STRONG or component.cause.name != "isolated"):
         for each in component.secondary:
             gain += max(0.0, _gain_of(each, max(rate, 0.5), scene, expected))
     component.gain, component.rate = gain, rate
@@ -252,7 +252,7 @@ def _is_plausible(component: Component, scene: Scene) -> bool:
     if name == "zones":
         return len({frozenset((each.node, each.target)) for each in failures}) > 1
     if name == "isolated":
-        return _is_cut_off(component)
+        return _is_cut_off(component, scene)
     if name == "agent":
         return several
     if name == GONE:
@@ -280,12 +280,13 @@ def _not_checked(kind: str, scene: Scene) -> bool:
     return not scene.totals.get(kind) and not any(each.kind == kind for each in scene.failures)
 
 
-def _is_cut_off(component: Component) -> bool:
+def _is_cut_off(component: Component, scene: Scene) -> bool:
     if dict(component.cause.where)["direction"] == "in":
         return len({each.node for each in component.primary}) > 1
     targets = {each.target for each in component.primary}
     own = {each.kind for each in component.secondary}
-    return len(targets) > 1 or (len(targets) == 1 and len(own) > 1)
+    alone = not scene.evidence.passed.out_of.get(component.cause.node)
+    return len(targets) > 1 or (len(targets) == 1 and len(own) > 1 and alone)
 
 
 def _is_narrow(component: Component) -> bool:

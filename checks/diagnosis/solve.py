@@ -36,7 +36,7 @@ NEARLY = 3.0
 # An alternative explains at least this share of what the cause explains.
 SAME = 0.9
 # Failures with another state are chance when they are at most this share of a check's explained failures.
-BESIDE = 0.25
+BESIDE = 0.35
 # A single check that fails is told from chance by this gain, to which the number of checks adds.
 _LONE_PRIOR = 9.0
 
