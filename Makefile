@@ -6,7 +6,7 @@ TOOLS := .tools/bin
 KUSTOMIZE_VERSION := v5.8.1
 HELM_VERSION := v3.21.4
 
-.PHONY: manifests-test vendored run test e2e soak lint docs pictures clean pyz image image-test release-check
+.PHONY: manifests-test vendored run test e2e soak fuzz audit lint docs pictures clean pyz image image-test release-check
 
 run: $(VENV)/.sandbox
 	@$(BIN)/python -m sandbox
@@ -25,6 +25,15 @@ e2e: $(VENV)/.test
 ROUNDS ?= 17280
 soak: $(VENV)/.sandbox
 	$(BIN)/python -m bench.soak --rounds $(ROUNDS) $(SOAK_ARGS)
+
+# Any bytes for every reader of outside input, SECONDS for each of them. Inputs that fail are kept in fuzz/corpus/.
+SECONDS ?= 30
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python -m fuzz --seconds $(SECONDS) $(FUZZ_TARGETS)
+
+# Known vulnerabilities of the pinned packages, from PyPI or the service that AUDIT_ARGS names.
+audit: $(VENV)/.audit
+	$(BIN)/pip-audit --requirement requirements.txt --require-hashes --disable-pip $(AUDIT_ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -97,6 +106,14 @@ $(VENV)/.sandbox: $(BIN)/python setup.cfg pyproject.toml
 $(VENV)/.test: $(BIN)/python setup.cfg pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test]'
 	@touch $@ $(VENV)/.sandbox
+
+$(VENV)/.fuzz: $(VENV)/.test
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test,fuzz]'
+	@touch $@
+
+$(VENV)/.audit: $(BIN)/python setup.cfg
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[audit]'
+	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test,lint]'

@@ -20,8 +20,7 @@ import pytest
 from checks.config.load import load
 from checks.config.variables import VARIABLES
 from checks.kube import errors as kubeapi_errors
-from checks.model import TRACE_EVENTS, CheckResult, Neighbourhood, TcpFacts
-from checks.probe import failures
+from checks.model import PHASES, REDIRECT, STATUS, TRACE_EVENTS, CheckResult, Neighbourhood, TcpFacts
 from checks.report.metrics import Metrics
 from checks.report.state import ERROR_EVENTS
 from tools.picture import draw
@@ -149,7 +148,7 @@ def words_for_people() -> Iterator[str]:
         yield from constants(ast.parse((ROOT / "checks" / f"{name}.py").read_text(encoding="utf-8")))
     makers = {"ApiError", "CredentialsError", "unprepared", "redirected"}
     api = ("client", "wire", "answer", "decode", "listing", "watching", "credentials")
-    for name in ("probe/http", *(f"kube/{module}" for module in api)):
+    for name in ("probe/http", "probe/prober", "probe/request", *(f"kube/{module}" for module in api)):
         for node in ast.walk(ast.parse((ROOT / "checks" / f"{name}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in makers:
                 yield from constants(node)
@@ -183,8 +182,7 @@ def test_every_word_of_a_failure_is_explained() -> None:
 def test_every_phase_and_event_has_its_place() -> None:
     """The guide has a part for each phase, each event, and a row for each kind of discovery error."""
     text = TROUBLESHOOTING.read_text(encoding="utf-8")
-    phases = (getattr(failures, name) for name in ("SETUP", "DNS", "CONNECT", "PROXY", "TLS", "REQUEST", "RESPONSE"))
-    for phase in phases:
+    for phase in set(PHASES) - {STATUS, REDIRECT}:
         assert re.search(rf"^### {phase}: .*", text, re.MULTILINE), phase
     for event in ERROR_EVENTS:
         assert f"`{event}`" in text, event
