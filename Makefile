@@ -1,4 +1,4 @@
-# What one types here. `make run` and `make test` are all a newcomer needs; both set up .venv first.
+# Commands for this project. Start with `make run` and `make test`; both set up .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,36 +41,36 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy
 	$(BIN)/lint-imports setup.cfg
 
-# What comes from the code or from another file: tables in READMEs, the rules in manifests and chart.
+# Generated files: tables in READMEs and docs, copies of the rules in manifests and chart, dashboards.
 docs: $(VENV)/.sandbox
 	$(BIN)/python -m tools.readme
 	$(BIN)/python -m tools.chart_readme
 	$(BIN)/python -m tools.shipped_rules
 	$(BIN)/python -m tools.dashboards
 
-# The pictures of the documentation: what `make run` shows, and who talks to whom (needs Graphviz).
+# The pictures of the documentation: the table of `make run`, and the architecture (needs Graphviz).
 pictures: $(VENV)/.sandbox
 	$(BIN)/python -m tools.picture
 	dot -Tsvg docs/pictures/architecture.dot -o docs/pictures/architecture.svg
 
-# One file with all that kubenurse needs; PYZ_PYTHON=python3.13 makes it start fastest on that version.
+# The single file with all dependencies. PYZ_PYTHON=python3.13 makes it start fastest on that version.
 PYZ_PYTHON ?= $(BIN)/python
 pyz: $(VENV)/.sandbox
 	$(BIN)/python -m tools.pyz --python $(PYZ_PYTHON)
 
-# The image, by docker or podman, whichever works. IMAGE names it, IMAGE_ARGS are options for the builder.
+# The image, built by docker or podman, whichever works. IMAGE is its name; IMAGE_ARGS are options for the builder.
 image: $(VENV)/.sandbox
 	$(BIN)/python -m tools.image $(IMAGE) -- $(IMAGE_ARGS)
 
-# The image on a base made by debootstrap, run beside the sandbox; needs root and Debian, and says so where it cannot run.
+# The image on a base made by debootstrap, run beside the sandbox. Needs root and Debian; it says what is missing.
 image-test: $(VENV)/.test
 	$(BIN)/python -m tests.image.requirements
 	$(BIN)/pytest tests/image $(PYTEST_ARGS)
 
-# Manifests and chart, by the real kustomize and helm, which Go installs into .tools/ where they are missing.
+# Manifests and chart, rendered by the real kustomize and helm. Go installs them into .tools/ if they are missing.
 manifests-test: $(VENV)/.test
 	@$(MAKE) --no-print-directory --keep-going $(TOOLS)/kustomize $(TOOLS)/helm || \
-	  echo "Not installed (it takes Go and its module proxy): tests that need what is missing are skipped." >&2
+	  echo "Not installed, because Go or its module proxy is missing: tests that need these programs are skipped." >&2
 	$(BIN)/pytest -n auto tests/shipping/test_manifests.py tests/shipping/test_overlays.py tests/shipping/test_chart*.py
 
 $(TOOLS)/kustomize:
@@ -79,11 +79,11 @@ $(TOOLS)/kustomize:
 $(TOOLS)/helm:
 	GOBIN=$(CURDIR)/$(TOOLS) go install -ldflags='-s -w' helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
 
-# The single file, where the kustomization `vendored` can reach it.
+# The single file, copied to where the kustomization `vendored` can read it.
 vendored: pyz
 	cp dist/kubenurse.pyz manifests/components/vendored/
 
-# Whether this tree can be released: the files before the tests and again after them, so that they are what was tested.
+# Checks that this tree can be released. It checks the files before and after the tests, so the tested files are released.
 release-check: $(VENV)/.lint
 	$(BIN)/python -m tools.release_check
 	$(MAKE) --no-print-directory lint test manifests-test pyz image-test

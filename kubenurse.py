@@ -25,16 +25,17 @@ from checks.kube.access import find_access
 from checks.kube.client import KubeApi
 from checks.kube.credentials import Credentials
 from checks.kube.discovery import Discovery
+from checks.kube.recovery import Recovery
 from checks.model import Neighbourhood
-from checks.probe.http import Prober
+from checks.probe.prober import Prober
 from checks.probe.trust import TrustStore
 from checks.report import log
 from checks.report.metrics import Metrics
-from checks.report.sinks import Sinks
+from checks.report.sinks import Sink, Sinks
 from checks.report.transitions import Transitions
 from checks.schedule.exits import ORDERLY, Exits, end_after, leave
 from checks.schedule.rounds import Rounds
-from checks.schedule.watchdog import LOOK_SECONDS, Watchdog, longest_silence
+from checks.schedule.watchdog import LOOK_SECONDS, WATCH_SECONDS, Watchdog, longest_silence
 from checks.targets.selection import Selection
 from checks.web.endpoints import respond
 from checks.web.listen import StartError, open_servers
@@ -86,7 +87,10 @@ class Agent:
             log_dropped=log.dropped,
             clock=clock,
         )
-        self._sinks = Sinks((self.metrics, Transitions()), lambda: self._selection.now().types)
+        sinks: list[Sink] = [self.metrics, Transitions()]
+        if self._discovery is not None:
+            sinks.append(Recovery(self._discovery.api_server_answered))
+        self._sinks = Sinks(sinks, lambda: self._selection.now().types)
         self._prober = Prober(
             timeout=config.check_timeout,
             trust=_trust(config),
@@ -130,6 +134,7 @@ class Agent:
             allow_unschedulable=config.allow_unschedulable,
             on_change=lambda _: self._sinks.prune(),
             on_error=lambda kind: self.metrics.discovery_failed(kind),
+            on_death=self._on_death,
             clock=self._clock,
         )
 
@@ -156,6 +161,8 @@ class Agent:
         watchdog.watch("log", log.last_lived)
         for server in self._servers:
             watchdog.watch(server.name, server.last_lived)
+        if self._discovery is not None:
+            watchdog.watch_all(self._discovery.last_lived, WATCH_SECONDS)
 
     def shut_down(self) -> None:
         """Say that this agent is going, and start no check any more; the endpoints go on."""

@@ -68,9 +68,10 @@ class Target:
     ``type`` is the value of the metrics' ``type`` label and unique within a round.
     ``to_api_server`` targets carry the API credentials and are verified against the API server's trust, always.
     ``follow_redirects`` allows redirects to the same host; ``use_proxy`` honours the proxy variables.
-    ``origin`` is the Pod name to announce to a neighbour, or empty. ``server_name`` is the name to verify in the
-    certificate, empty for the URL's host. ``node`` is the neighbour's node, empty for other targets.
-    ``kind`` says how the target is checked: HTTP is the only kind so far.
+    ``origin`` is the Pod name to announce to a neighbour, or empty. ``server_name`` is the name to ask for and to
+    verify in the TLS handshake, empty for the URL's host; the Host header is the URL's in any case. ``node`` is the
+    neighbour's node, empty where the target is no neighbour. ``kind`` says how the target is checked: HTTP is the only
+    kind so far.
     """
 
     type: str
@@ -86,14 +87,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class TcpFacts:
-    """What the kernel measured on a check's connection (Linux ``TCP_INFO``).
+    """What the kernel measured on a check's connections (Linux ``TCP_INFO``).
 
-    ``rtt_seconds`` is the smoothed round-trip time, ``path_mtu_bytes`` the largest packet the path is known to carry,
-    ``retransmits`` the segments sent again during this check.
+    ``rtt_seconds`` is the smoothed round-trip time and ``path_mtu_bytes`` the largest packet the path is known to
+    carry, both of the last connection established and None when there was none. ``retransmits`` is the segments sent
+    again on all connections of this check, on failed attempts too.
     """
 
-    rtt_seconds: float
-    path_mtu_bytes: int
+    rtt_seconds: float | None
+    path_mtu_bytes: int | None
     retransmits: int
 
 
@@ -103,12 +105,13 @@ class CheckResult:
 
     ``state`` is ``ok`` or the reason in words; ``event`` is the label of ``kubenurse_errors_total`` (empty when ok).
     ``phase`` is where it failed (of PHASES), empty when ok.
-    ``status_code`` is the answer's, None when there was none or the kind of check has none.
-    ``duration`` is seconds from the start to the first byte of the answer, or to the failure.
-    ``trace`` maps the events reached (of TRACE_EVENTS) to seconds since the start of the last request of a chain of
-    redirects.
+    ``kind`` is the target's. ``status_code`` is the answer's, None when there was none or the kind of check has none:
+    whether the check succeeded is told by ``ok`` alone. ``duration`` is seconds from the start to the first byte of the
+    answer, or to the failure. ``trace`` maps the events reached (of TRACE_EVENTS) to seconds since the start of the
+    last request of a chain of redirects.
     ``started_at`` is epoch, ``finished`` monotonic. ``not_after`` is epoch: when the certificate shown ends.
-    ``remote`` is the address that was connected to, empty when none was. ``kind`` is the target's.
+    ``remote`` is the address of the last connection, empty when there was none. ``answered_by`` is the Pod name that
+    the answer's POD_HEADER gives, empty without one.
     """
 
     type: str
@@ -124,6 +127,7 @@ class CheckResult:
     remote: str = ""
     phase: str = ""
     kind: str = HTTP
+    answered_by: str = ""
 
     @property
     def ok(self) -> bool:

@@ -1,4 +1,4 @@
-"""How the sandbox's API server answers: documents, lists from etcd or the watch cache, watches, Status objects."""
+"""The answers of the sandbox's API server: documents, lists, watches and Status objects."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class ApiHandler(BaseHTTPRequestHandler):
             raise StatusError(400, "specifying resource version is not allowed when using continue")
         if int(asked or 0) > api.store.version:
             raise StatusError(504, f"Too large resource version: {asked}, current: {api.store.version}", retry_after=1)
-        # The watch cache answers what need not be the newest, and pays no heed to the limit.
+        # The watch cache answers lists that need not be the newest. It ignores the limit.
         cached = bool(asked) and not token and api.watch_cache
         api.count(etcd_reads=not cached)
         limit = 0 if cached else int(query.get("limit") or 0)
@@ -203,7 +203,7 @@ class ApiHandler(BaseHTTPRequestHandler):
         self._end_stream(order)
 
     def _wait(self, watch: OpenWatch, version: int, until: float) -> str:
-        """Wait for something newer than ``version``, an order or the time (monotonic); return the order, if any.
+        """Wait for a version newer than ``version``, an order or the time (monotonic). Return the order, if any.
 
         A watch that was ordered to be silent waits here until another order or the end of the server.
         """
@@ -237,7 +237,7 @@ class ApiHandler(BaseHTTPRequestHandler):
         self._write(chunk(json.dumps({"type": kind, "object": item}, separators=(",", ":")).encode() + b"\n"))
 
     def _write_bookmark(self, selection: Selection, version: int) -> None:
-        """Write an object that holds nothing but its kind and the version, as real ones do."""
+        """Write an object with its kind and the version, like a real server."""
         metadata = {"resourceVersion": str(version), "creationTimestamp": None}
         self._write_event("BOOKMARK", {"kind": KINDS[selection.kind], "apiVersion": "v1", "metadata": metadata})
 

@@ -1,4 +1,4 @@
-"""A Kubernetes API server on loopback: Pods and nodes to list and watch over TLS, with faults to order.
+"""A Kubernetes API server on loopback. It serves Pods and nodes to list and watch over TLS, with faults on request.
 
 It behaves as the "Kubernetes API Concepts" describe (https://kubernetes.io/docs/reference/using-api/api-concepts/), so
 far that the official client works against it: bearer tokens and client certificates, lists in pages or whole from the
@@ -31,20 +31,22 @@ _HANDSHAKE_TIMEOUT = 10.0
 
 @dataclass(eq=False, slots=True)
 class OpenWatch:
-    """A watch under way; ``order`` is what becomes of it: ``silence``, ``drop`` or ``cut``."""
+    """A watch under way. ``order`` is its next fault: ``silence``, ``drop``, ``cut`` or none."""
 
     order: str = ""
 
 
 class ApiServer:
-    """The API server: ``start``/``stop`` (or a context manager), any number of times, always on the same port.
+    """The API server. ``start`` and ``stop``, or a context manager, work repeatedly and keep the port.
 
-    ``context`` is the TLS server context; with ``CERT_OPTIONAL`` in it, client certificates count as credentials.
-    ``tokens`` are those accepted now: change the set to rotate them. ``bookmark_seconds`` is how often a watch that
-    asked for them gets a bookmark. ``gone_as_status`` answers a watch that is too old with status 410 instead of an
-    ERROR event; real servers do either. Without ``watch_cache``, every list is read from etcd and in pages, as by a
-    server that runs with ``--watch-cache=false``. The last ``REQUESTS_KEPT`` requests are remembered.
-    ``etcd_reads`` counts the lists that a real server would read from etcd, ``body_bytes`` all that was sent in bodies.
+    - ``context``: the TLS server context. With ``CERT_OPTIONAL`` in it, client certificates are credentials.
+    - ``tokens``: the tokens that are accepted now. Change the set to rotate them.
+    - ``bookmark_seconds``: the time between two bookmarks of a watch that asked for them.
+    - ``gone_as_status``: answer a watch that is too old with status 410 instead of an ERROR event. Real ones do both.
+    - ``watch_cache``: False for a server with ``--watch-cache=false``, which reads each list from etcd in pages.
+    - ``etcd_reads``: the number of lists that a real server would have read from etcd.
+    - ``body_bytes``: the number of bytes sent in bodies, as on the wire.
+    - ``requests``: the last ``REQUESTS_KEPT`` requests.
     """
 
     def __init__(
@@ -79,14 +81,14 @@ class ApiServer:
         return f"https://{host}:{self.port}"
 
     def start(self) -> Self:
-        """Bind and serve; port 0 becomes the one that was free. OSError when it cannot be bound."""
+        """Bind and serve. Port 0 takes a free port. Raises OSError if the port cannot be bound."""
         self._listener = ApiListener(self)
         self.port = self._listener.port
         self._listener.start()
         return self
 
     def stop(self) -> None:
-        """Stop serving and end all connections; objects and versions stay."""
+        """Stop serving and end all connections. Objects and versions stay."""
         if self._listener is not None:
             self._listener.stopping.set()
             self._wake()
@@ -102,38 +104,38 @@ class ApiServer:
         self.stop()
 
     def put(self, kind: str, *items: Object) -> None:
-        """Add or replace objects; ``kind`` is ``pods`` or ``nodes``."""
+        """Add or replace objects. ``kind`` is ``pods`` or ``nodes``."""
         for item in items:
             self.store.put(kind, item)
 
     def delete(self, kind: str, name: str) -> None:
-        """Delete an object; KeyError when there is none of that name."""
+        """Delete an object. Raises KeyError if there is none of that name."""
         self.store.delete(kind, name)
 
     def compact(self) -> None:
-        """Let every version handed out so far be too old (410) for a new watch or the next page of a list."""
+        """Make all versions up to now too old (410) for a new watch and for the next page of a list."""
         self.store.compact()
 
     @property
     def open_watches(self) -> int:
-        """How many watches are open now: those that an order to all of them reaches."""
+        """The number of watches that are open now."""
         with self.store.changed:
             return len(self._watches)
 
     def silence_watches(self) -> None:
-        """Let nothing more be heard from the watches open now; new ones work."""
+        """Silence the watches that are open now. New watches work."""
         self._order("silence")
 
     def drop_watches(self) -> None:
-        """End the watches open now, as at their timeout."""
+        """End the watches that are open now, as at their timeout."""
         self._order("drop")
 
     def cut_watches(self) -> None:
-        """Close the connections of the watches open now in the middle of a line."""
+        """Close the connections of the watches that are open now, each inside a line."""
         self._order("cut")
 
     def wait_for_request(self, wanted: Callable[[Request], bool], timeout: float = 10.0, *, count: int = 1) -> bool:
-        """Wait until ``count`` requests that are ``wanted`` are remembered; False after ``timeout`` seconds."""
+        """Wait for ``count`` requests that are ``wanted``. Return False after ``timeout`` seconds."""
         with self._arrived:
             return self._arrived.wait_for(lambda: sum(map(wanted, self.requests)) >= count, timeout)
 
@@ -144,14 +146,14 @@ class ApiServer:
             self._arrived.notify_all()
 
     def count(self, *, body_bytes: int = 0, etcd_reads: int = 0) -> None:
-        """Add to what is counted."""
+        """Add to ``body_bytes`` and ``etcd_reads``."""
         with self._arrived:
             self.body_bytes += body_bytes
             self.etcd_reads += etcd_reads
 
     @contextlib.contextmanager
     def opened_watch(self) -> Iterator[OpenWatch]:
-        """Register a watch for as long as it is open."""
+        """Register a watch while it is open."""
         watch = OpenWatch()
         with self.store.changed:
             self._watches.add(watch)
@@ -173,7 +175,7 @@ class ApiServer:
 
 
 class ApiListener(Listener):
-    """The API server's connections: a TLS handshake, then requests, all in the connection's own thread."""
+    """The API server's connections. The TLS handshake and all requests run in the connection's own thread."""
 
     def __init__(self, api: ApiServer) -> None:
         if ":" in api.address:

@@ -1,6 +1,6 @@
-"""An answer's body as a real API server sends it: long ones in chunks, packed for a client that takes gzip.
+"""The body of an answer as a real API server sends it: in chunks if long, and packed if the client accepts gzip.
 
-Bound and level are those of deferredResponseWriter in k8s.io/apiserver,
+The length and the level are those of deferredResponseWriter in k8s.io/apiserver,
 https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/responsewriters/writers.go.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from sandbox.objects import Object
 
-# Bytes; what is shorter is neither packed nor sent in chunks.
+# Bytes. A shorter body is neither packed nor sent in chunks.
 LONG = 128 * 1024
 _LEVEL = 1
 _GZIP = 16 + zlib.MAX_WBITS
@@ -24,7 +24,7 @@ def document_pieces(document: Object) -> Iterator[bytes]:
 
 
 def list_pieces(kind: str, metadata: Object, items: Iterable[Object]) -> Iterator[bytes]:
-    """Yield a list, object by object, so that a long one is never there as a whole; they don't repeat their kind."""
+    """Yield a list object by object, without the kind of each, so that memory holds one object at a time."""
     yield _json({"kind": f"{kind}List", "apiVersion": "v1", "metadata": metadata})[:-1] + b',"items":['
     comma = b""
     for item in items:
@@ -34,10 +34,10 @@ def list_pieces(kind: str, metadata: Object, items: Iterable[Object]) -> Iterato
 
 
 class Body:
-    """A body to be sent: its ``headers``, then its ``chunks`` as they go on the wire."""
+    """The ``headers`` of a body, and its ``chunks`` as they go on the wire."""
 
     def __init__(self, pieces: Iterable[bytes], accepted: str) -> None:
-        """Take the pieces of a body, and the request's Accept-Encoding."""
+        """Take the pieces of a body and the Accept-Encoding of the request."""
         rest = iter(pieces)
         begun = b""
         while len(begun) < LONG and (piece := next(rest, b"")):

@@ -172,7 +172,7 @@ def reachability() -> Row:
         "Failing paths",
         (
             matrix("From (row) to (column)", "Share of good checks in five minutes. A red column is a node that no "
-                   "agent can reach; a red row is a node that can reach no other. Choose nodes above when there are many.",
+                   "agent can reach; a red row is a node that can reach no other. With many nodes, choose some above.",
                    f"avg by (node, neighbour) ({neighbour(share)})", "node", "neighbour"),
             table("Worst checks of the last hour", "Checks that failed at least once, the worst first.",
                   f"sort(bottomk(25, {good} < 1))", SHARE),

@@ -11,8 +11,10 @@ from typing import Any, Protocol
 from checks import __version__
 from checks.cli.ask import NoAnswerError, ask, local_url
 from checks.cli.configure import BAD_CONFIGURATION, configure, print_problems
+from checks.cli.diagnose import diagnose_file
 from checks.cli.table import as_table
 from checks.config import convert
+from checks.config.colour import wants_colour
 from checks.config.settings import Config, ConfigError
 from checks.config.variables import help_text
 from checks.model import OK, SKIPPED
@@ -40,6 +42,8 @@ class CheckingAgent(Protocol):
 def main(arguments: Sequence[str], make_agent: Callable[[Config], CheckingAgent]) -> int:
     """Carry out a command; return its exit code."""
     options = _parser().parse_args(arguments)
+    if options.command == "diagnose":
+        return diagnose(options.bundle, as_json=options.json)  # needs no configuration
     config = configure()
     if config is None:
         return BAD_CONFIGURATION
@@ -79,6 +83,13 @@ def status(config: Config, url: str, *, as_json: bool) -> int:
     return ALL_WELL if all(state in (OK, SKIPPED) for state in states) else FAILING
 
 
+def diagnose(path: str, *, as_json: bool) -> int:
+    """Judge the bundle in a file and print what broke."""
+    text, code = diagnose_file(path, as_json=as_json, colour=wants_colour(sys.stdout))
+    print(text, file=sys.stderr if code == COULD_NOT_ASK else sys.stdout)
+    return code
+
+
 def _read(document: Any) -> tuple[str, list[str]]:
     """Return the table of a /state document and all states in it.
 
@@ -108,6 +119,11 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("status", help="ask a running agent what it sees; exit 0 if all is ok, else 1")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     command.add_argument("--url", type=_url, help="where it listens (default: this Pod's own agent)")
+    command = commands.add_parser(
+        "diagnose", help="say what broke, from a bundle of all agents' states; exit 0 if all is well, else 1"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON instead of sentences")
+    command.add_argument("--from", dest="bundle", metavar="FILE", required=True, help="the bundle, - for stdin")
     return parser
 
 

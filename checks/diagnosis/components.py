@@ -122,7 +122,7 @@ def measure(component: Component, scene: Scene, expected: Expected, least_rate: 
         failed += SILENCE
     if not failed or not _is_plausible(component, scene):
         return NEVER
-    passed = passed_in_scope(component.cause, scene)
+    passed = _passed_beside(component, scene)
     rate = min(HIGHEST_RATE, failed / (failed + passed))
     noise = scene.noise + _expected_in_scope(component, expected)
     if rate < least_rate or rate < 1.5 * noise:
@@ -134,7 +134,7 @@ def measure(component: Component, scene: Scene, expected: Expected, least_rate: 
         gain -= _UNPROVEN_PRIOR
     gain += sum(_gain_of(each, rate, scene, expected) for each in component.primary)
     gain += max(0.0, failed - sum(each.failed for each in component.primary)) * log(rate / noise)
-    if gain > 0:
+    if gain > 0 and (rate >= STRONG or component.cause.name != "isolated"):
         for each in component.secondary:
             gain += max(0.0, _gain_of(each, max(rate, 0.5), scene, expected))
     component.gain, component.rate = gain, rate
@@ -162,6 +162,14 @@ def _expected_in_scope(component: Component, expected: Expected) -> float:
     if cause.name == "ingress" and all(_is_backends(each) for each in component.primary):
         return expected.share(ME_INGRESS, cause.node)
     return 0.0
+
+
+def _passed_beside(component: Component, scene: Scene) -> float:
+    """Return what speaks against a component. One of the API server's addresses alone may be broken."""
+    cause = component.cause
+    if cause.name == "api_server":
+        return sum(scene.passed(kind, cause.node) for kind in {each.kind for each in component.primary})
+    return passed_in_scope(cause, scene)
 
 
 def passed_in_scope(cause: Cause, scene: Scene) -> float:
@@ -244,7 +252,7 @@ def _is_plausible(component: Component, scene: Scene) -> bool:
     if name == "zones":
         return len({frozenset((each.node, each.target)) for each in failures}) > 1
     if name == "isolated":
-        return _is_cut_off(component)
+        return _is_cut_off(component, scene)
     if name == "agent":
         return several
     if name == GONE:
@@ -272,12 +280,13 @@ def _not_checked(kind: str, scene: Scene) -> bool:
     return not scene.totals.get(kind) and not any(each.kind == kind for each in scene.failures)
 
 
-def _is_cut_off(component: Component) -> bool:
+def _is_cut_off(component: Component, scene: Scene) -> bool:
     if dict(component.cause.where)["direction"] == "in":
         return len({each.node for each in component.primary}) > 1
     targets = {each.target for each in component.primary}
     own = {each.kind for each in component.secondary}
-    return len(targets) > 1 or (len(targets) == 1 and len(own) > 1)
+    alone = not scene.evidence.passed.out_of.get(component.cause.node)
+    return len(targets) > 1 or (len(targets) == 1 and len(own) > 1 and alone)
 
 
 def _is_narrow(component: Component) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from checks.diagnosis.causes import Cause, at, isolated
+from checks.diagnosis.causes import UNANSWERED, Cause, at, isolated
 from checks.diagnosis.components import STRONG
 from checks.diagnosis.solve import Chosen
-from checks.diagnosis.states import ME_SERVICE, is_backend_failure
+from checks.diagnosis.states import ME_SERVICE, REFUSED, is_backend_failure
 
 
 def tidy(chosen: list[Chosen]) -> list[Chosen]:
@@ -14,7 +14,7 @@ def tidy(chosen: list[Chosen]) -> list[Chosen]:
     chosen = _join_pairs(chosen)
     for each in chosen:
         each.cause = _directed(each)
-    return _exchange_routing(chosen)
+    return _restore_routing(_exchange_routing(chosen))
 
 
 def _join(first: Chosen, second: Chosen, cause: Cause) -> Chosen:
@@ -89,3 +89,27 @@ def _exchange_routing(chosen: list[Chosen]) -> list[Chosen]:
     api = Chosen(at("api_server"), rest, routing.gain / 2, routing.rate, 0.0, routing.margin)
     backends = Chosen(at("service_backends"), service + ingress.failures, ingress.gain, ingress.rate, 0.0, 1.0)
     return [*kept, api, backends]
+
+
+def _restore_routing(chosen: list[Chosen]) -> list[Chosen]:
+    """Name broken routing where the API server's checks and the Service's get no answer, on one node.
+
+    A Service without endpoints refuses connections everywhere; on that node nothing answers at all.
+    """
+    names = {each.cause: each for each in chosen}
+    backends = names.get(at("service_backends"))
+    if backends is None:
+        return chosen
+    service = [each for each in backends.failures if each.kind == ME_SERVICE]
+    refused = sum(each.failed for each in service if each.manner == REFUSED)
+    if 2 * refused < sum(each.failed for each in service):
+        return chosen
+    for each in chosen:
+        node = each.cause.node
+        if each.cause != at("api_server", node=node) or any(it.manner not in UNANSWERED for it in each.failures):
+            continue
+        there = [it for it in service if it.node == node and it.manner in UNANSWERED]
+        if there:
+            each.cause = at("service_routing", node=node)
+            each.failures.extend(there)
+    return chosen

@@ -39,6 +39,8 @@ MOST_REQUESTS = 60
 SLOW_SECONDS = 0.1
 # A run of failures of this length is a new fault rather than chance.
 NEW_FAULT = 3
+# A run in which this share has the latest state is one fault's.
+MOST_OF_A_RUN = 0.7
 # Failures that come and go leave a streak this long with this probability: a longer one means that the fault ended.
 ENDED_CHANCE = 0.04
 # A witness is a test made for a purpose: it counts like this many requests, unless a Service chose its backend.
@@ -130,7 +132,11 @@ class _Reader:
         if total > made:
             raise ValueError(kind)
         streak = int(fields.number(window.get("streak")) or (1 if latest == OK else -1))
-        scale, made, total, chance = _weigh(made, total, streak)
+        scale, made, weighed, chance = _weigh(made, total, streak)
+        if weighed < total and counts.get(latest, 0.0) >= MOST_OF_A_RUN * weighed > 0:
+            # The fault is new: its run has the latest state, and failures with another one were before.
+            counts, scale = {latest: weighed}, 1.0
+        total = weighed
         self._passed(kind, target, made - total)
         witnesses = _witnesses(check.get("witnesses"))
         for state, count in counts.items() if scale else ():

@@ -76,12 +76,13 @@ def _resolving(timings: Mapping[str, Timing | None]) -> float | None:
     slow = {kind: each.median for kind, each in named.items() if each and not _is_far(each)}
     prompt = [kind for kind, each in named.items() if each is None]
     others = [seconds for kind, seconds in slow.items() if kind != API_SERVER_DNS]
-    direct = timings.get(API_SERVER_DIRECT)
-    if len(others) < 2 and (direct is not None or len(slow) < 2):
+    if 2 * len(prompt) >= len(named) or ME_SERVICE in prompt:
         return None
-    if not others or 2 * len(prompt) >= len(named) or ME_SERVICE in prompt:
-        return None
-    return statistics.median(others)
+    # The same server is prompt by its address and late by its name, or several others are late by their names.
+    address_is_prompt = API_SERVER_DIRECT in timings and timings[API_SERVER_DIRECT] is None
+    if API_SERVER_DNS in slow and address_is_prompt:
+        return statistics.median(slow.values())
+    return statistics.median(others) if len(others) > 1 else None
 
 
 def _answering(timings: Mapping[str, Timing | None]) -> float | None:

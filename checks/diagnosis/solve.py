@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import log, sqrt
 
-from checks.diagnosis.causes import GONE, Cause, at, explanations, isolated
+from checks.diagnosis.causes import GONE, Cause, at, explanations, isolated, path
 from checks.diagnosis.components import (
     SHARED,
     STRONG,
@@ -24,6 +24,7 @@ from checks.diagnosis.components import (
     measure,
     narrower,
     passed_in_scope,
+    prior,
 )
 from checks.diagnosis.evidence import Failure
 from checks.diagnosis.loss import find_loss
@@ -35,7 +36,7 @@ NEARLY = 3.0
 # An alternative explains at least this share of what the cause explains.
 SAME = 0.9
 # Failures with another state are chance when they are at most this share of a check's explained failures.
-BESIDE = 0.25
+BESIDE = 0.35
 # A single check that fails is told from chance by this gain, to which the number of checks adds.
 _LONE_PRIOR = 9.0
 
@@ -77,6 +78,8 @@ class _Search:
         self.left = {id(each): each for each in scene.failures}
         self.chosen: list[Chosen] = []
         self.components = _components(scene)
+        self.paths = {each.cause: each for each in self.components if each.cause.name == "path"}
+        self.lossy = self._lossy()
 
     def run(self) -> Solution:
         """Run the stages."""
@@ -107,7 +110,24 @@ class _Search:
         left = self.left
         component.primary = [each for each in component.primary if id(each) in left]
         component.secondary = [each for each in component.secondary if id(each) in left]
-        return measure(component, self.scene, self.expected, _least_rate(component.cause, least))
+        return measure(component, self.scene, self.expected, self._least_rate(component.cause, least))
+
+    def _least_rate(self, cause: Cause, least: float) -> float:
+        """Return the smallest share of failures: what many places share shows when little of it fails."""
+        if cause.name in ("certificate", "mtu") or "server" in dict(cause.where):
+            return 0.0
+        if cause.name == "service_routing" and not cause.node:
+            return STRONG
+        if not cause.node and cause.name in ("dns", "api_server", "service_backends", "ingress", "extra"):
+            return SHARED
+        touched = {cause.node, *dict(cause.where).values()} & self.lossy
+        return least if touched else WEAK
+
+    def _lossy(self) -> set[str]:
+        """Return the nodes at which packets seem to be lost, before anything is explained."""
+        broken = [each for each in self.scene.failures if each.failed >= STRONG * (each.failed + each.ok)]
+        found = find_loss(self.scene, broken, self.scene.starved | self.scene.apart)
+        return {node for loss in found for cell in loss.cells for node in (cell[0], cell[2]) if node}
 
     def _parts_are_better(self, component: Component) -> bool:
         parts = narrower(component)
@@ -117,10 +137,19 @@ class _Search:
         return total > component.gain
 
     def _choose(self, best: Component, others: list[Component]) -> None:
+        self._take(self._chosen(best, others))
+        if best.cause.name != "path":
+            return
+        # That a pair fails in one direction makes the other direction likely: it needs no prior of its own.
+        back = self.paths.get(_reversed(best.cause))
+        if back is not None and self._measure(back, WEAK) > -prior(back.cause, self.scene):
+            self._take(self._chosen(back, []))
+
+    def _chosen(self, best: Component, others: list[Component]) -> Chosen:
         failures = _explained(best, self.scene)
-        gone = Chosen(best.cause, failures, best.gain, best.rate, passed_in_scope(best.cause, self.scene))
-        gone.alternatives, gone.margin = _alternatives(best, others)
-        self._take(gone)
+        found = Chosen(best.cause, failures, best.gain, best.rate, passed_in_scope(best.cause, self.scene))
+        found.alternatives, found.margin = _alternatives(best, others)
+        return found
 
     def _take(self, chosen: Chosen) -> None:
         self.chosen.append(chosen)
@@ -210,13 +239,9 @@ def _asked_servers(failure: Failure) -> bool:
     return any(each.kind in ("dns_udp", "dns_tcp") for each in failure.witnesses)
 
 
-def _least_rate(cause: Cause, least: float) -> float:
-    if cause.name in ("certificate", "mtu") or "server" in dict(cause.where):
-        return 0.0
-    if cause.name == "service_routing" and not cause.node:
-        return STRONG
-    shared = cause.name in ("dns", "api_server", "service_routing", "service_backends", "ingress", "extra")
-    return SHARED if shared and not cause.node else least
+def _reversed(cause: Cause) -> Cause:
+    where = dict(cause.where)
+    return path(where["to"], where["from"])
 
 
 def _has_ended(failures: list[Failure]) -> bool:

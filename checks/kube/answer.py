@@ -1,4 +1,4 @@
-"""An answer of the API server: its body piece by piece, unpacked and bounded, or why the request was refused."""
+"""An answer of the API server: its body in unpacked, bounded pieces, or the reason of a refusal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GZIP = 16 + zlib.MAX_WBITS
 
 
 class Answer:
-    """The answer to one request, for a ``with`` block. ``secret`` is what must not be seen in any error's words."""
+    """The answer to one request, for a ``with`` block. No error quotes ``secret``, the request's token."""
 
     def __init__(self, response: HTTPResponse, wire: Wire, secret: str) -> None:
         self._response = response
@@ -37,10 +37,10 @@ class Answer:
         self._response.close()
 
     def body(self, largest: float) -> Iterator[bytes]:
-        """Yield the body's bytes as they come, unpacked, at most ``largest`` of them, until the wire's deadline.
+        """Yield the body's bytes as they arrive, unpacked.
 
         Raises:
-            ApiError: beyond these bounds, and for an encoding other than gzip or none.
+            ApiError: for more than ``largest`` bytes, after the wire's deadline, and for an encoding other than gzip.
             OSError, HTTPError: when the connection breaks.
         """
         packed = self._packed()
@@ -49,22 +49,22 @@ class Answer:
             size += len(piece)
             if size > largest:
                 raise ApiError(PROTOCOL, f"an answer of more than {largest} bytes")
-            # Unpacking takes time, too: a megabyte of zeros comes in a kilobyte.
+            # A kilobyte unpacks to a megabyte of zeros, so the deadline counts between reads too.
             self.wire.remaining()
             yield piece
 
     def refusal(self) -> ApiError:
-        """Translate an answer other than 200; the Status object in its body says why."""
+        """Translate an answer other than 200. The Status object in its body gives the reason."""
         try:
             status = parse_object(b"".join(self.body(LARGEST_ERROR)))
         except (ApiError, HTTPError, OSError, http.client.HTTPException):
             status = {}
-        # API servers send seconds here; an HTTP date (RFC 9110, section 10.2.3) is ignored.
+        # API servers send seconds here. An HTTP date (RFC 9110, section 10.2.3) is ignored.
         after = self._response.headers.get("Retry-After", "")
         return self.refused(self.status, status, min(float(after), LONGEST_WISH) if after.isdecimal() else None)
 
     def refused(self, code: int, status: Object, retry_after: float | None = None) -> ApiError:
-        """Translate a Status object; its words may quote the request, so the secret in them is made unreadable."""
+        """Translate a Status object. Its message may quote the request, so the secret is removed from it."""
         message = status.get("message")
         if isinstance(message, str):
             status = {**status, "message": redacted(message, self._secret)}
@@ -75,7 +75,7 @@ class Answer:
         return self.refused(integer(status.get("code")), status)
 
     def _packed(self) -> Iterator[bytes]:
-        # read1 gives at once whatever has come: a longer read would wait until all of it is there.
+        # read1 returns what has arrived. A plain read would wait for the full size.
         while piece := self._response.read1(CHUNK, decode_content=False):
             yield piece
 
@@ -87,11 +87,15 @@ class Answer:
 
 
 def unpacked(packed: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield what is in gzip data (RFC 1952, one member), in pieces of at most ``CHUNK`` bytes."""
+    """Unpack gzip data (RFC 1952) of one member into pieces of at most ``CHUNK`` bytes.
+
+    Raises:
+        ApiError: for data that is not gzip, ends early or goes on behind the member.
+    """
     inflater = zlib.decompressobj(_GZIP)
     for data in packed:
         piece = b""
-        # A whole piece may be followed by more out of the same data.
+        # After a full piece, the same data may hold more.
         while data or len(piece) == CHUNK:
             try:
                 piece = inflater.decompress(data, CHUNK)

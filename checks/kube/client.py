@@ -26,23 +26,26 @@ from checks.probe.resolver import Resolver
 
 __all__ = ["Event", "KubeApi", "Object", "Page", "section", "text_of"]
 
-# The size of client-go's and kubectl's pages. A page is decoded as it comes, so memory does not depend on it.
+# The page size of client-go and kubectl. A page is decoded as it arrives, so memory does not depend on its size.
 PAGE_LIMIT = 500
 LIST_RESTARTS = 2
-# Bytes, with what is read ahead of the body.
+# Bytes, including those of the body that are read with the head.
 LARGEST_HEAD = 128 * 1024
-# A server ends a watch at the time that it was asked for; one that is this many seconds late is left.
+# Seconds that a server may be late in ending a watch.
 WATCH_GRACE = 30.0
 
 
 class KubeApi:
-    """A client for one API server. Methods may be called from any thread; all times are in seconds.
+    """A client for one API server. Any thread may call its methods. All times are in seconds.
 
-    ``connect_timeout`` is for name resolution, connecting and the TLS handshake together; ``request_timeout`` for the
-    head of an answer, a watch's too; ``list_timeout`` for all of a list, whatever the number of its pages. A watch
-    lasts a random time within ``watch_seconds``, so that a fleet's don't end together, and ends early when no whole
-    event came for ``silence``: bookmarks come every minute. A page of a list has at most ``page_limit`` objects where
-    the server heeds it, and a list at most ``most_items`` objects and ``largest_list`` bytes.
+    - ``connect_timeout``: for name resolution, TCP and the TLS handshake together.
+    - ``request_timeout``: from a request to the end of the answer's head, for lists and watches.
+    - ``list_timeout``: for a whole list with all its pages.
+    - ``watch_seconds``: a watch lasts a random time between these two, so that the watches of a fleet end at different
+      times. ``watch_grace`` later the client ends a watch that the server has not ended.
+    - ``silence``: a watch without a complete event for so long is ended. Bookmarks arrive every minute.
+    - ``page_limit``: the objects of a page, if the server pages.
+    - ``most_items``, ``largest_list``: the most objects and bytes of a whole list.
     """
 
     def __init__(
@@ -78,16 +81,16 @@ class KubeApi:
         self._open: set[Connection] = set()
 
     def list_pages(self, path: str, params: Mapping[str, str]) -> Iterator[Page]:
-        """Yield a list page by page, all of one version; a page's ``items`` are read before the next page is asked for.
+        """Yield a list page by page, all of one version. Read a page's ``items`` before the next page.
 
-        The version is by default any that the API server has at hand (``resourceVersion`` 0 in ``params``), so that it
-        answers from memory, in one page unless it is an unusual one. With an empty ``resourceVersion`` it asks etcd for
-        the newest version, with another value it answers with that version or a newer one.
-        When the version expires between pages, the list begins again, at most ``LIST_RESTARTS`` times, with the newest
-        version: the page says so.
+        ``resourceVersion`` in ``params`` selects the version. 0, the default, takes the one that the API server has in
+        memory. It then answers with a single page, unless it runs without a watch cache. An empty value takes the
+        newest version from etcd. Any other value takes that version or a newer one.
+        If the version expires between two pages, the list begins again with the newest version, at most
+        ``LIST_RESTARTS`` times.
 
         Raises:
-            ApiError: for anything that goes wrong, from ``items`` too.
+            ApiError: for any failure. ``items`` of a page raises it too.
         """
         until = time.perf_counter() + self._list_timeout
         progress = Progress(self._most_items, self._largest_list)
@@ -105,24 +108,24 @@ class KubeApi:
                         token = ""
                         progress = Progress(self._most_items, self._largest_list)
                         continue
-                    # Chunks of a few bytes take as many bytes again on the wire.
+                    # Small chunks have as many bytes of framing as of content.
                     answer.wire.allow(until, 2 * self._largest_list, self._late(self._list_timeout))
                     page = Page(answer.body(self._largest_list), progress, first=not token)
                     yield page
                     for _ in page.items:
-                        pass  # the next page is behind what the caller left of this one
+                        pass  # the token may follow items that the caller has not read
                     token = progress.next_token(page)
                 if not token:
                     return
 
     @contextlib.contextmanager
     def watch(self, path: str, params: Mapping[str, str], resource_version: str) -> Iterator[Iterator[Event]]:
-        """Open a watch from a version on; within the ``with``, it is open, and yields events until it ends.
+        """Open a watch from a version on. It yields events until it ends, and leaving the ``with`` block closes it.
 
-        It ends in peace at its time, and when it was silent for too long. Leaving the ``with`` closes it.
+        The end of its time and too long a silence end it without an error.
 
         Raises:
-            ApiError: for anything else; of kind ``gone`` when the version is too old.
+            ApiError: for any failure, of kind ``gone`` if the version is too old.
         """
         shortest, longest = self._watch_seconds
         seconds = max(1, round(shortest + (longest - shortest) * self._random()))
@@ -134,7 +137,7 @@ class KubeApi:
             "timeoutSeconds": str(seconds),
         }
         until = time.perf_counter() + seconds + self._watch_grace
-        # API servers pack no watch. An event that is packed with others would come late.
+        # API servers do not pack watches, and packing would delay events.
         with (
             self._connection() as connection,
             self._ask(connection, path, query, until, encoding="identity") as answer,
@@ -154,7 +157,7 @@ class KubeApi:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[Connection]:
-        """Hold a verified connection that ``close`` can end; errors within come out as ApiError."""
+        """Hold a verified connection that ``close`` can end. Errors in the block become ApiErrors."""
         with translated():
             connection = Connection(self._credentials, self._connect_timeout, self._resolver)
             try:
@@ -167,7 +170,7 @@ class KubeApi:
                 connection.end()
 
     def _ask(self, connection: Connection, path: str, query: Mapping[str, str], until: float, encoding: str) -> Answer:
-        """Send a request and return the answer, of which the body is still to come."""
+        """Send a request and return the answer as soon as its head has arrived."""
         if self._closed:
             raise ApiError(CONNECTION, "this client is closed")
         headers = self._credentials.headers()
@@ -189,7 +192,7 @@ class KubeApi:
         if token:
             query["continue"] = token
         if token or newest or not query["resourceVersion"]:
-            # A continue token has its own version in it.
+            # A continue token contains its version.
             del query["resourceVersion"]
         elif query["resourceVersion"] != "0":
             query["resourceVersionMatch"] = "NotOlderThan"

@@ -22,6 +22,14 @@ class CredentialsError(Exception):
     """The credentials cannot be used; the message names the file and the reason, never the content."""
 
 
+class KubeconfigError(CredentialsError):
+    """The kubeconfig cannot be used; the message says why, never what is secret in it."""
+
+
+class PackageMissingError(KubeconfigError):
+    """The ``kubernetes`` package, which reads kubeconfigs, is not installed."""
+
+
 class Credentials(Protocol):
     """What a request to the API server needs.
 

@@ -1,8 +1,7 @@
-"""JSON of the API server, pruned while it is parsed, and lists decoded one object at a time.
+"""The JSON of the API server: pruned while it is parsed, and one object of a list at a time.
 
-Memory is bounded by one object, whatever comes: a list is never there as a whole, an object has at most
-``LONGEST_OBJECT`` characters and, where it is a long one, ``MOST_VALUES`` values. Time is linear: an object that is not
-complete yet is tried again only when the text at hand has doubled.
+Memory holds one object at a time, of at most ``LONGEST_OBJECT`` characters and about ``MOST_VALUES`` values. Time is
+linear: an incomplete object is parsed again only after its text has doubled.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from typing import Any
 
 from checks.kube.errors import PROTOCOL, ApiError
 
-# etcd takes objects of 1.5 MiB by default, but a Pod or a node with more than some 100 KB is unheard of.
+# Pods of agents have 4 to 12 KB, and nodes rarely 100 KB. With 2 MiB, memory would pass 64 MB.
 LONGEST_OBJECT = 1024 * 1024
-# One of the 3 bytes of "[]," makes 30 bytes of objects, so a long text may have only so many; a Pod has about 300.
+# The three bytes of "[]," become 80 bytes of Python objects. A Pod has about 300 values.
 MOST_VALUES = 100_000
 CHUNK = 64 * 1024
 
 Object = dict[str, Any]
 
-# The fields that are kept of any object, wherever they stand. Parsing drops all others, so they never exist at once.
+# The fields that parsing keeps, at any depth. It drops all others as it goes, so they never exist at the same time.
 _LIST_FIELDS = ("metadata", "items", "resourceVersion", "continue")
 _OBJECT_FIELDS = ("name", "deletionTimestamp", "spec", "nodeName", "unschedulable", "taints", "key")
 _STATUS_FIELDS = ("status", "phase", "podIP", "hostIP", "conditions", "kind", "code", "message")
@@ -49,7 +48,7 @@ def text_of(item: Object, name: str) -> str:
 
 
 def _prune(fields: Object) -> Object:
-    """Keep the fields of ``KEPT``. Like Go's encoding/json, put U+FFFD in the place of half a surrogate pair."""
+    """Keep the fields of ``KEPT``. Replace half a surrogate pair by U+FFFD, as Go's encoding/json does."""
     return {
         name: _LONE_SURROGATE.sub("\ufffd", value) if isinstance(value, str) and not value.isascii() else value
         for name, value in fields.items()
@@ -68,7 +67,7 @@ def parse_object(data: bytes | bytearray) -> Object:
     """Parse a document, pruned to the fields of ``KEPT``.
 
     Raises:
-        ApiError: of kind ``protocol`` for what is not a JSON object, or too large a one.
+        ApiError: of kind ``protocol`` if it is no JSON object or has too many values.
     """
     try:
         text = data.decode("utf-8")
@@ -82,9 +81,9 @@ def parse_object(data: bytes | bytearray) -> Object:
 
 
 class ListDocument:
-    """A list (meta/v1 ListMeta and items) that is decoded while its ``chunks`` come, each of at most ``CHUNK`` bytes.
+    """A list (meta/v1 ListMeta and items), decoded while its ``chunks`` arrive, each of at most ``CHUNK`` bytes.
 
-    ``metadata`` is the list's own. It may stand behind the items, so it is valid once ``items`` has come to its end.
+    ``metadata`` is the list's own. It may follow the items, so it is valid after the end of ``items``.
     """
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
@@ -92,10 +91,10 @@ class ListDocument:
         self._text = _Window(chunks)
 
     def items(self) -> Iterator[Object]:
-        """Yield the objects, pruned to the fields of ``KEPT``, without what is not an object. To be called once.
+        """Yield the items that are objects, pruned to the fields of ``KEPT``. Call it once.
 
         Raises:
-            ApiError: of kind ``protocol`` for what is not a list as a JSON document, or has too large a part.
+            ApiError: of kind ``protocol`` if the document is no list or a part of it is too large.
         """
         text = self._text
         if not text.accept("{"):
@@ -133,7 +132,7 @@ class ListDocument:
 
 
 class _Window:
-    """The part of a JSON text that is at hand, with a place in it; the text before that place is dropped in time."""
+    """A part of a JSON text and a position in it. The text before the position is dropped when more is read."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
@@ -143,23 +142,23 @@ class _Window:
         self._ended = False
 
     def accept(self, mark: str) -> bool:
-        """Step over a character if it comes next, behind white space; "" is the end of the text."""
+        """Skip white space, then the character if it comes next. "" stands for the end of the text."""
         found = self._next()
         if found == mark:
             self._at += len(mark)
         return found == mark
 
     def expect(self, mark: str) -> None:
-        """Step over a character.
+        """Skip white space and the character.
 
         Raises:
-            ApiError: when it does not come next.
+            ApiError: if another character comes next.
         """
         if not self.accept(mark):
             raise ApiError(PROTOCOL, f"not JSON: expected {mark or 'the end'}")
 
     def elements(self, closing: str) -> Iterator[None]:
-        """Stop at each element of an array or object whose opening bracket is behind; step over the closing one."""
+        """Stop at each element of an array or object after its opening bracket, and skip the closing bracket."""
         if self.accept(closing):
             return
         yield
@@ -168,10 +167,10 @@ class _Window:
         self.expect(closing)
 
     def value(self) -> Any:
-        """Step over a value and return it.
+        """Skip a value and return it.
 
         Raises:
-            ApiError: for none, and for one that is too large.
+            ApiError: if there is none or it is too large.
         """
         self._next()
         while True:
@@ -183,16 +182,16 @@ class _Window:
                 continue
             except (ValueError, RecursionError) as error:
                 raise _not_json(error) from None
-            # A number at the end of the window may go on behind it.
+            # A number at the end of the window may be incomplete.
             if isinstance(value, str | list | dict) or end < len(self._text) or not self._grow():
                 self._at = end
                 return value
 
     def _next(self) -> str:
-        """Step over white space and return the character that comes next, "" at the end."""
+        """Skip white space and return the next character, "" at the end."""
         while True:
             space = _SPACE.match(self._text, self._at)
-            assert space is not None  # noqa: S101 - it matches nothing, too
+            assert space is not None  # noqa: S101 - the pattern matches an empty text
             self._at = space.end()
             if self._at < len(self._text):
                 return self._text[self._at]
@@ -200,7 +199,7 @@ class _Window:
                 return ""
 
     def _grow(self) -> bool:
-        """Read on until the text ahead has doubled, by a chunk at least; False at the end of the text."""
+        """Read until the text ahead has doubled, but at least one chunk. Return False at the end of the text."""
         if self._ended:
             return False
         ahead = self._text[self._at :]
@@ -208,7 +207,7 @@ class _Window:
             raise ApiError(PROTOCOL, f"no end of an object within {LONGEST_OBJECT} characters")
         _check_values(ahead)
         wanted = min(max(len(ahead), CHUNK), LONGEST_OBJECT - len(ahead))
-        # Gathered as bytes: as strings, chunks of a few bytes each would take 80 bytes a chunk.
+        # Collect bytes, because a string of one character takes up to 80 bytes.
         data = bytearray()
         while len(data) < wanted and not self._ended:
             chunk = next(self._chunks, None)
@@ -225,7 +224,7 @@ class _Window:
 
 
 def _check_values(text: str) -> None:
-    """Refuse a long text of very many values, which would take 30 times its length when parsed."""
+    """Refuse a long text of very many values, because parsing could take 30 times its length."""
     if len(text) > CHUNK and sum(map(text.count, "[{,")) > MOST_VALUES:
         raise ApiError(PROTOCOL, f"an object of more than {MOST_VALUES} values")
 

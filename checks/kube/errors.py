@@ -31,20 +31,20 @@ KINDS = (FORBIDDEN, UNAUTHORIZED, GONE, THROTTLED, SERVER_ERROR, TIMEOUT, CONNEC
 """All values of ``ApiError.kind``: a closed set, as they are a metric's label."""
 
 LONGEST_REASON = 300
-# Characters of a server's message that are looked at; ``LONGEST_REASON`` of them are shown.
+# The characters of a server's message that are read. ``LONGEST_REASON`` of them are shown.
 LONGEST_MESSAGE = 4096
-# A piece of a token of this length, in characters, counts as the token.
+# A message may share fewer characters in a row than this with a token.
 LONGEST_SHARED = 16
 REDACTED = "[redacted]"
-# Seconds; nobody who follows waits as long, but a number from outside gets a bound where it comes in.
+# Seconds. Callers wait for less, but a number from outside is bounded where it is read.
 LONGEST_WISH = 86_400
 
 
 class ApiError(Exception):
     """A request to the API server that failed.
 
-    ``kind`` is one of ``KINDS``; ``retry_after`` is the seconds that the server asked to wait, None when it did not.
-    The message is the reason in words, bounded, on one line.
+    ``kind`` is one of ``KINDS``. ``retry_after`` is the seconds that the server asked to wait, or None.
+    The message is the reason in words: one line of at most ``LONGEST_REASON`` characters.
     """
 
     def __init__(self, kind: str, reason: str, retry_after: float | None = None) -> None:
@@ -56,13 +56,13 @@ class ApiError(Exception):
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Let the errors of sockets, TLS, urllib3 and credentials out as ApiError."""
+    """Translate the errors of sockets, TLS, urllib3 and credentials into ApiError."""
     try:
         yield
     except CredentialsError as error:
         raise ApiError(CREDENTIALS, str(error)) from error
     except (OSError, HTTPError, http.client.HTTPException) as error:
-        # Not chained: what http.client could not read may quote the request's Authorization header.
+        # Not chained: errors of http.client quote the server, which may quote the request's Authorization header.
         raise _unreached(error) from None
 
 
@@ -88,9 +88,9 @@ def _unreached(error: Exception) -> ApiError:
 
 
 def refusal(code: int, status: Mapping[str, Any], retry_after: float | None) -> ApiError:
-    """Translate a Status object (meta/v1), or what there is of one, that came with an HTTP status code.
+    """Translate a Status object (meta/v1), possibly incomplete, and its HTTP status code.
 
-    ``retry_after`` is the seconds of the answer's Retry-After header; without, the Status object's count.
+    ``retry_after`` is the seconds of the answer's Retry-After header. Without it, those of the Status object count.
     """
     if retry_after is None and isinstance(details := status.get("details"), dict):
         retry_after = float(min(max(0, integer(details.get("retryAfterSeconds"))), LONGEST_WISH)) or None
@@ -102,9 +102,9 @@ def refusal(code: int, status: Mapping[str, Any], retry_after: float | None) -> 
 
 
 def redacted(text: str, secret: str) -> str:
-    """Return a text in which nothing shares ``LONGEST_SHARED`` or more characters in a row with a secret.
+    """Replace every part of a text that shares ``LONGEST_SHARED`` or more characters in a row with a secret.
 
-    It looks at ``LONGEST_MESSAGE`` characters and drops the rest. The time is linear in that.
+    The text is cut to ``LONGEST_MESSAGE`` characters first. The time is linear in the lengths of both.
     """
     text = text[:LONGEST_MESSAGE]
     length = min(LONGEST_SHARED, len(secret))

@@ -1,4 +1,4 @@
-"""A list page by page: what a page is, and when a list has gone on for too long.
+"""The pages of a list, and the bounds of a list in bytes, objects and pages.
 
 Source: "Retrieving large results sets in chunks" of the Kubernetes API Concepts
 (https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks).
@@ -11,20 +11,20 @@ from collections.abc import Iterable, Iterator
 from checks.kube.decode import ListDocument, Object, section, text_of
 from checks.kube.errors import PROTOCOL, ApiError, translated
 
-# With pages of 500 objects this is more than ``MOST_ITEMS``.
+# Pages of 500 objects reach ``MOST_ITEMS`` before this.
 MOST_PAGES = 100
 # Four times the largest cluster that Kubernetes supports, https://kubernetes.io/docs/setup/best-practices/cluster-large/.
 MOST_ITEMS = 20_000
 # Bytes of JSON, unpacked: 20,000 Pods of 12 KB.
 LARGEST_LIST = 256 * 1024 * 1024
-# A token is a name and a version in base64, some hundred characters.
+# Characters. A token is a name and a version in base64.
 LONGEST_TOKEN = 4096
 
 
 class Page:
-    """A part of a list. ``items`` can be gone through once, and raises ApiError as the rest of the page is read.
+    """A part of a list. ``items`` can be iterated once, reads the page as it goes and raises ApiError.
 
-    ``first`` tells that the list begins (again) with this page: the pages before it are void.
+    ``first`` is True if the list begins, or begins again, with this page. Earlier pages are void then.
     """
 
     def __init__(self, chunks: Iterable[bytes], progress: Progress, *, first: bool) -> None:
@@ -34,12 +34,12 @@ class Page:
 
     @property
     def resource_version(self) -> str:
-        """The version that the list is of; valid once ``items`` has come to its end."""
+        """The version of the list. It is valid after the end of ``items``."""
         return text_of(self._document.metadata, "resourceVersion")
 
     @property
     def token(self) -> object:
-        """What the server calls the next page, nothing on the last one; valid once ``items`` has come to its end."""
+        """The continue token as it came, if any. It is valid after the end of ``items``."""
         return self._document.metadata.get("continue")
 
     def _items(self, progress: Progress) -> Iterator[Object]:
@@ -50,7 +50,7 @@ class Page:
 
 
 class Progress:
-    """What a list has brought so far, in bytes, objects and pages, none of which has more than its bound."""
+    """Counts the bytes, objects and pages of a list and holds their bounds."""
 
     def __init__(self, most_items: int = MOST_ITEMS, largest: int = LARGEST_LIST) -> None:
         self._most_items = most_items
@@ -85,10 +85,10 @@ class Progress:
             raise ApiError(PROTOCOL, f"a list of more than {self._most_items} objects")
 
     def next_token(self, page: Page) -> str:
-        """Return what to ask for the page after this one with, empty when it was the last.
+        """Return the continue token of the next page, empty after the last page.
 
         Raises:
-            ApiError: of kind ``protocol`` when the list does not advance or has too many pages.
+            ApiError: of kind ``protocol`` if the list does not advance or has too many pages.
         """
         token = page.token
         if not token:

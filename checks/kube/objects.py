@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from checks.config.selector import is_dns_subdomain, is_label_value
+from checks.config.names import is_dns_subdomain, is_label_value
 from checks.kube.client import Object, section, text_of
 from checks.model import RUNNING, Neighbour
 

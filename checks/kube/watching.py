@@ -1,4 +1,4 @@
-"""The events of a watch, line by line.
+"""The events of a watch, one a line.
 
 Source: "Efficient detection of changes" of the Kubernetes API Concepts
 (https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes).
@@ -18,24 +18,24 @@ from checks.kube.errors import CONNECTION, PROTOCOL, TIMEOUT, ApiError, translat
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a watch tells: ``type`` is ADDED, MODIFIED, DELETED or BOOKMARK (which has a version only)."""
+    """An event of a watch. ``type`` is ADDED, MODIFIED, DELETED or BOOKMARK (which has a version only)."""
 
     type: str
     object: Object
 
     @property
     def resource_version(self) -> str:
-        """The version to go on from after this event."""
+        """The version from which a watch continues after this event."""
         return text_of(section(self.object, "metadata"), "resourceVersion")
 
 
 def events(answer: Answer, silence: float, until: float) -> Iterator[Event]:
-    """Yield events until the watch ends, no whole event came for ``silence`` seconds, or it is ``until``.
+    """Yield events until the server ends the watch, ``silence`` seconds pass without an event, or ``until`` is reached.
 
-    ``until`` is a moment of ``time.perf_counter``. All of these ends are in peace unless an event is cut in two.
+    ``until`` is a moment of ``time.perf_counter``.
 
     Raises:
-        ApiError: for anything else.
+        ApiError: if the watch ends inside an event or in any other way.
     """
     with translated():
         for line in _lines(answer, silence, until):
@@ -49,7 +49,7 @@ def events(answer: Answer, silence: float, until: float) -> Iterator[Event]:
 
 
 def _lines(answer: Answer, silence: float, until: float) -> Iterator[bytearray]:
-    """Yield the lines of a body as they come."""
+    """Yield the lines of a body as they arrive."""
 
     def expect_a_line() -> None:
         deadline = min(time.perf_counter() + silence, until)
@@ -60,13 +60,12 @@ def _lines(answer: Answer, silence: float, until: float) -> Iterator[bytearray]:
 
 
 def split_lines(pieces: Iterator[bytes], on_line: Callable[[], None]) -> Iterator[bytearray]:
-    """Yield the lines that are not empty in a text that comes in pieces; each byte is looked at once.
+    """Yield the non-empty lines of a text that arrives in pieces. The time is linear in the length of the text.
 
-    ``on_line`` is called when lines were taken, and before the next are waited for. A timeout between two lines is an
-    end in peace.
+    ``on_line`` is called after each piece that completes a line. A timeout between two lines ends the iteration.
 
     Raises:
-        ApiError: for a line that is too long or cut off, and as ``pieces`` does.
+        ApiError: for a line that is too long or incomplete, and any other error of ``pieces``.
     """
     line = bytearray()
     try:
@@ -78,7 +77,7 @@ def split_lines(pieces: Iterator[bytes], on_line: Callable[[], None]) -> Iterato
             if others:
                 yield from filter(None, (line, *map(bytearray, others[:-1])))
                 line = bytearray(others[-1])
-                # Only a whole event is a sign of life: a byte a second is not.
+                # A complete line extends the deadline. Single bytes do not.
                 on_line()
     except ApiError as error:
         if error.kind != TIMEOUT or line:

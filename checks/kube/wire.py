@@ -1,12 +1,13 @@
-"""A TLS connection to the API server on which every wait counts against one deadline, and every byte against a bound.
+"""A TLS connection to the API server. All waits of a request share one deadline, and all its bytes one bound.
 
-``http.client`` and urllib3 know a timeout for each read only: a server that sends a byte a second, or 100-Continue
-answers without end, is never late by that. So a ``Wire`` takes the socket's place below them.
+``http.client`` and urllib3 apply a timeout to each read. A server that sends one byte a second, or 100-Continue answers
+without end, never exceeds it. A ``Wire`` therefore replaces the socket below them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import socket
@@ -19,8 +20,9 @@ from urllib3.connection import HTTPSConnection
 
 from checks.kube.credentials import Credentials
 from checks.kube.errors import PROTOCOL, TIMEOUT, ApiError
+from checks.probe.connecting import connect
 from checks.probe.resolver import Resolver, literal_address
-from checks.probe.sockets import Abort, connect
+from checks.probe.sockets import Abort
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -28,18 +30,18 @@ if TYPE_CHECKING:
 # A TLS record carries at most 16 KiB (RFC 8446, section 5.1).
 _READ_AHEAD = 16 * 1024
 
-# Its warnings quote header lines that cannot be parsed: the request's Authorization header, if a server sends it back.
+# Its warnings quote header lines that cannot be parsed. A server may have copied the request's Authorization into one.
 logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 
-# The kernel notices after about a minute and a half that a peer is gone, also where nothing is sent to it.
+# The kernel detects a dead peer after about a minute and a half, even while the agent sends nothing.
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
 
 class Wire:
     """The part of a connected TLS socket that ``http.client`` uses, with a deadline and a bound in bytes.
 
-    ``allow`` sets both before anything is read. ``close`` leaves the socket open: an answer that is the last on its
-    connection is still read after ``http.client`` has closed its end. ``Connection.end`` closes the socket.
+    ``allow`` sets both before the first read. ``close`` leaves the socket open, because ``http.client`` calls it before
+    it reads the last answer of a connection. ``end`` closes the socket.
     """
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
@@ -49,9 +51,9 @@ class Wire:
         self._late = ""
 
     def allow(self, until: float, most_bytes: float, late: str) -> None:
-        """Let the reads from now on last until a moment (``time.perf_counter``) and bring at most so many bytes.
+        """Set the deadline (``time.perf_counter``) and the number of bytes for all reads from now on.
 
-        ``late`` is the reason of the ApiError that is raised after that moment.
+        ``late`` is the reason in the ApiError after the deadline.
         """
         self._until, self._late = until, late
         self._most_bytes, self._bytes = most_bytes, 0.0
@@ -71,7 +73,7 @@ class Wire:
         """Receive into a buffer and return the number of bytes, 0 at the end.
 
         Raises:
-            ApiError: at the deadline and beyond the bound.
+            ApiError: of kind ``timeout`` at the deadline, of kind ``protocol`` beyond the bound.
             OSError: as the socket does.
         """
         self._sock.settimeout(self.remaining())
@@ -85,7 +87,7 @@ class Wire:
         return count
 
     def sendall(self, data: bytes) -> None:
-        """Send all of it; errors are those of ``recv_into``."""
+        """Send all of it. The errors are those of ``recv_into``."""
         unsent = memoryview(data)
         while unsent:
             self._sock.settimeout(self.remaining())
@@ -95,15 +97,15 @@ class Wire:
                 raise ApiError(TIMEOUT, self._late) from None
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """Return what ``http.client`` reads an answer from."""
-        assert mode == "rb"  # noqa: S101 - http.client asks for nothing else
+        """Return the file that ``http.client`` reads an answer from."""
+        assert mode == "rb"  # noqa: S101 - the only mode that http.client uses
         return io.BufferedReader(_Reading(self), _READ_AHEAD)
 
     def settimeout(self, timeout: float | None) -> None:
-        """Do nothing: the deadline decides."""
+        """Do nothing, because the deadline replaces the timeout."""
 
     def close(self) -> None:
-        """Do nothing: see the class."""
+        """Do nothing, as the class explains."""
 
     def end(self) -> None:
         """Close the socket."""
@@ -126,7 +128,7 @@ class _Reading(io.RawIOBase):
 class Connection(HTTPSConnection):
     """A verified connection over a ``Wire``. ``connect_timeout`` covers name resolution, TCP and TLS together.
 
-    ``shut`` may be called from any thread at any time, everything else by one thread only. ``end`` must be called.
+    Any thread may call ``shut``. All other methods belong to one thread, which must call ``end``.
 
     Raises:
         CredentialsError: when a file that the credentials need cannot be used.
@@ -138,13 +140,15 @@ class Connection(HTTPSConnection):
         super().__init__(*self._endpoint, ssl_context=credentials.context(), server_hostname=credentials.server_name)
         self._connect_timeout = connect_timeout
         self._resolver = resolver
-        self._abort = Abort()
-        # Another descriptor of the same socket: ending the connection by it takes no part in the TLS state.
+        self._shut = False
+        # ``shut`` uses the first while TCP connects and the second afterwards. The handle is another descriptor of the
+        # same socket: the owner may be changing the TLS state of its own.
+        self._abort: Abort | None = None
         self._handle: socket.socket | None = None
         self._wire: Wire | None = None
 
     def wire(self) -> Wire:
-        """Return the wire, connecting first where there is none or the server has ended the last one.
+        """Return the wire. Connect first if there is none or the server has closed the last one.
 
         Raises:
             OSError: when that fails; TimeoutError, without errno, at the deadline.
@@ -154,21 +158,23 @@ class Connection(HTTPSConnection):
             super().connect()
             assert isinstance(self.sock, ssl.SSLSocket)  # noqa: S101 - for the type checker
             self._wire = Wire(self.sock)
-            self.sock = self._wire  # it has the part of a socket that is used from here on
+            self.sock = self._wire  # http.client uses no other part of a socket
         return self._wire
 
     def shut(self) -> None:
-        """End whatever the connection waits for, with an OSError where it waits."""
-        self._abort.throw()
+        """End what the owner waits for, with an OSError in its thread, and refuse further connecting."""
+        # The owner sets ``_abort`` and ``_handle`` before it checks the flag, so one of the two threads sees the other.
+        self._shut = True
+        if abort := self._abort:
+            abort.throw()
         if handle := self._handle:
             with contextlib.suppress(OSError):
                 handle.shutdown(socket.SHUT_RDWR)
 
     def end(self) -> None:
-        """Close all of it."""
+        """Close everything."""
         self.close()
         self._end_wire()
-        self._abort.close()
 
     def _end_wire(self) -> None:
         if self._wire is not None:
@@ -179,20 +185,27 @@ class Connection(HTTPSConnection):
             self._handle = None
 
     def _new_conn(self) -> socket.socket:
-        """Connect over TCP. urllib3's own SOCKS connection overrides this method too."""
+        """Connect over TCP. urllib3's SOCKS connection overrides the same method."""
         deadline = time.perf_counter() + self._connect_timeout
         literal = literal_address(*self._endpoint)
         addresses = [literal] if literal else self._resolver.resolve(*self._endpoint, deadline)[0]
-        sock = connect(addresses, deadline, self._abort).sock
+        with contextlib.closing(Abort()) as self._abort:
+            self._check_shut()
+            sock = connect(addresses, deadline, self._abort).sock
         try:
             self._handle = sock.dup()
+            self._check_shut()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for name, value in _KEEPALIVE.items():
                 if hasattr(socket, name):
                     sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-            # The whole handshake is under this timeout: Python counts it over all reads and writes of one handshake.
+            # Python applies this timeout to the handshake as a whole.
             sock.settimeout(max(0.001, deadline - time.perf_counter()))
         except BaseException:
             sock.close()
             raise
         return sock
+
+    def _check_shut(self) -> None:
+        if self._shut:
+            raise OSError(errno.ECANCELED, "the connection was shut")

@@ -6,6 +6,7 @@ Requests carry no body: one that announces a body is answered and its connection
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import ssl
 import threading
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("kubenurse.server")
 
 LINGER_SECONDS = 1.0
+PIPELINING_PAUSE_SECONDS = 0.2
 
 _WOULD_WAIT = (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError)
 
@@ -62,7 +64,7 @@ class Connection(BaseRequestHandler):
                 self._handshake(self.request)
             more = self._receive(time.monotonic() + self.server.header_timeout)
             while more and self._answer_one():
-                more = self._turn_to(Doing.KEPT) and (self._received.begun or self._await_next())
+                more = self._turn_to(Doing.KEPT) and (self._let_others_go_first() or self._await_next())
         except OSError as error:
             # Clients come and go, and port scans are no news.
             log.debug("connection ended", extra={"facts": {"remote_addr": self._remote_addr, "why": repr(error)}})
@@ -87,6 +89,18 @@ class Connection(BaseRequestHandler):
                 socket.socket.send(connection, b"".join(encode_response(answer, head_only=False, close=True)))
                 self._linger()
             raise
+
+    def _let_others_go_first(self) -> bool:
+        """Whether the next request has come already. While many others are there it waits a moment.
+
+        No neighbour, probe or browser sends a request before it has the answer to the last one. Many clients that do
+        would keep the interpreter from the others.
+        """
+        if self._received.begun and self.server.connections.crowded:
+            shut = select.poll()
+            shut.register(self.request, 0)
+            shut.poll(PIPELINING_PAUSE_SECONDS * 1000)
+        return self._received.begun
 
     def _await_next(self) -> bool:
         """Wait for the next request's first bytes; False when none come or the connection was shut to make room."""

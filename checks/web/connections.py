@@ -14,6 +14,8 @@ from enum import Enum
 # Connections that were shut and whose threads have not ended yet; with more of them the next one waits to be admitted.
 MOST_ENDING = 32
 ENDING_SECONDS = 1.0
+# The share of an address among however many: a client's connection may begin before its last one has ended.
+LEAST_SHARE = 4
 
 
 class Doing(Enum):
@@ -40,8 +42,8 @@ class Connections:
 
     When all places are taken, a new connection takes the place of one that gives it up (see ``Doing``); among equals
     the one that has been doing the same for longest. A client address that has its fair share already (``limit`` over
-    the number of addresses) can only take a place of its own; another address takes first from those that have more
-    than their share. With one address only, such as that of a proxy, its share is all places.
+    the number of addresses, LEAST_SHARE at least) can only take a place of its own; another address takes first from
+    those that have more than their share. With one address only, such as that of a proxy, its share is all places.
 
     At most MOST_ENDING connections beyond ``limit`` exist: those that were shut and whose threads still have to end.
 
@@ -64,6 +66,11 @@ class Connections:
     def stopping(self) -> bool:
         """True when a connection is to be closed after the answer it is working on."""
         return self._stopping
+
+    @property
+    def crowded(self) -> bool:
+        """True when more than half of the places are taken."""
+        return 2 * len(self._places) > self._limit
 
     def admit(self, connection: socket.socket, address: str) -> bool:
         """Take a new connection from ``address``; False when there is no place. Waits at most ENDING_SECONDS."""
@@ -126,7 +133,7 @@ class Connections:
     def _make_room(self, address: str) -> bool:
         """Free a place for a connection from ``address``, by the rule of the class."""
         addresses = len(self._of_address) + (address not in self._of_address)
-        share = max(1, self._limit // addresses)
+        share = max(LEAST_SHARE, self._limit // addresses)
         if self._of_address[address] >= share:
             return self._shut_first(least=0, address=address)
         return self._shut_first(least=share) or self._shut_first(least=0)

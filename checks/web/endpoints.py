@@ -14,7 +14,17 @@ from checks.web.http1 import Header, Request, Response
 from checks.web.sharing import BusyError, SharedWork, Turn
 from checks.web.state import state_document
 
-__all__ = ["ENDPOINTS", "LARGEST_PADDING", "LONGEST_POD_NAME", "MOST_WAITING", "Agent", "respond", "state_document"]
+__all__ = [
+    "ENDPOINTS",
+    "LARGEST_PADDING",
+    "LONGEST_POD_NAME",
+    "MOST_SCRAPES",
+    "MOST_WAITING",
+    "Agent",
+    "respond",
+    "state_document",
+    "waiting",
+]
 
 # The longest name a Pod can have (RFC 1123 subdomain); whatever is longer was not sent by a neighbour.
 LONGEST_POD_NAME = 253
@@ -26,7 +36,7 @@ _NUMBER = re.compile(r"[0-9]{1,5}", re.ASCII)
 # How many requests may wait at the same time. Together they leave a quarter of the server's connections to requests
 # that are answered at once.
 MOST_WAITING = 48
-_MOST_SCRAPES = 40
+MOST_SCRAPES = 40
 _MOST_STATES = 8
 _MOST_CONNECTIONS = 1024
 # Longer than checks usually take: a request for /alive waits as long as the checks, and then gets the latest results.
@@ -39,7 +49,7 @@ _fresh = SharedWork[Findings](most=MOST_WAITING, most_of_address=MOST_WAITING, s
 _latest = SharedWork[Findings](most=_MOST_CONNECTIONS, most_of_address=_MOST_CONNECTIONS, seconds=_RENDERING_SECONDS)
 _states = SharedWork[bytes](most=_MOST_STATES, most_of_address=_MOST_STATES - 2, seconds=_RENDERING_SECONDS)
 _scrapes = SharedWork[tuple[list[Header], bytes]](
-    most=_MOST_SCRAPES, most_of_address=_MOST_SCRAPES - 8, seconds=_RENDERING_SECONDS
+    most=MOST_SCRAPES, most_of_address=MOST_SCRAPES - 8, seconds=_RENDERING_SECONDS
 )
 _rendering = Turn(_RENDERING_SECONDS)
 
@@ -56,6 +66,11 @@ def respond(request: Request, agent: Agent) -> Response:
         return endpoint(request, agent)
     except BusyError as error:
         return busy_response(str(error))
+
+
+def waiting() -> int:
+    """Return how many requests wait for checks or for a rendering."""
+    return sum(shared.waiting for shared in (_fresh, _latest, _states, _scrapes))
 
 
 def _root(_request: Request, _agent: Agent) -> Response:

@@ -32,6 +32,12 @@ class SharedWork(Generic[Result]):
         self._under_way: dict[Hashable, _Work[Result]] = {}
         self._waiting: Counter[str] = Counter()
 
+    @property
+    def waiting(self) -> int:
+        """How many callers wait now, those that do the work included."""
+        with self._lock:
+            return self._waiting.total()
+
     def result(self, key: Hashable, address: str, do: Callable[[], Result]) -> Result:
         """Return the result of the work under way for ``key``, or do it.
 

@@ -17,7 +17,7 @@ from checks.targets.selection import Selection
 # How long a request for a report waits for the first list of neighbours, in seconds.
 FIRST_SYNC_WAIT = 2.0
 # Fewer than the server has connections: neighbours are answered however many callers wait at /alive.
-MOST_WAITING = 96
+MOST_WAITING = 48
 
 NOT_DISCOVERED = Neighbourhood(state=SKIPPED)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from checks.diagnosis import diagnose
 from tests.diagnosis.faults import FAULTS, Truth, Verdict, verdict
-from tests.diagnosis.generator import Bundler, make_world
+from tests.diagnosis.generator import ROUNDS, Bundler, make_world
 
 SIZES = (5, 6, 8, 10, 12, 20, 40)
 NOISES = (0.0, 0.001, 0.004)
@@ -68,18 +68,37 @@ def verdicts_of(document: dict[str, Any]) -> set[Verdict]:
     return {verdict(each["cause"], each["where"]) for each in document["verdicts"]}
 
 
-def make_case(names: Sequence[str], seed: int, sizes: Sequence[int] = SIZES) -> Case:
-    """Return a cluster with these faults at once."""
-    rng = random.Random(f"{names} {seed}")
+def make_case(names: Sequence[str], seed: int, sizes: Sequence[int] = SIZES, variant: str = "") -> Case:
+    """Return a cluster with these faults at once.
+
+    A ``variant`` is one of ``new`` (the faults began 20 s ago), ``ended`` (they ended 20 s ago), ``flapping`` (half of
+    the requests that they concern pass), ``missing`` (half of the states are missing), ``mute`` (a third of the agents
+    does not answer the collector although it lives), ``old`` (a third of the agents is of version 1.15).
+    """
+    rng = random.Random(f"{names} {seed} {variant}")
     size = rng.choice(sizes)
     zones = rng.choice([each for each in (1, 2, 3) if size >= 3 * each])
     if any("zone" in each for each in names):
         size, zones = max(size, 8), rng.choice((2, 3))
+    if variant in ("missing", "mute", "old"):
+        size = max(size, 10)
     world = make_world(rng, size, zones=zones, noise=rng.choice(NOISES), limit=rng.choice((10, 10, 10, 0, 5)))
     truth = Truth(world, rng)
     for each in names:
         FAULTS[each](truth)
-    return Case("+".join(names), seed, Bundler(world).bundle(), truth.verdicts)
+    if variant == "flapping":
+        world.flapping = 0.5
+    free = [each.name for each in world.nodes if each.name not in truth.used]
+    some = frozenset(rng.sample(free, len(free) // (2 if variant == "missing" else 3)))
+    bundler = Bundler(
+        world,
+        onset=8 if variant == "new" else 0,
+        end=8 if variant == "ended" else ROUNDS,
+        hidden=some if variant == "missing" else frozenset(),
+        mute=some if variant == "mute" else frozenset(),
+        old=some if variant == "old" else frozenset(),
+    )
+    return Case("+".join(names), seed, bundler.bundle(), truth.verdicts)
 
 
 def judge_all(cases: Iterator[Case], score: Score, show: bool = False) -> Score:

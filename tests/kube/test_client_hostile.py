@@ -1,4 +1,4 @@
-"""Servers that try to hold a request, fill the memory or learn what the token is, on real connections."""
+"""Hostile servers on real connections: they hold a request, fill the memory or echo the token."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ." + 40 * "YWJjZGVm" + "." + 20 * "c2ln
 
 @contextmanager
 def served(tmp_path: Path, handle: Handler, **options: Any) -> Iterator[KubeApi]:
-    """Serve a handler as the API server and yield a client for it whose requests take 0.3 s at most."""
+    """Serve a handler as the API server and yield its client. Requests take at most 0.3 s by default."""
     kube = Kube(tmp_path)
     with Server(handle, context=kube.server.context) as server:
         yield KubeApi(
@@ -54,7 +54,7 @@ def served(tmp_path: Path, handle: Handler, **options: Any) -> Iterator[KubeApi]
 
 
 def flooding(begin: bytes, more: bytes) -> Handler:
-    """Return a handler that begins an answer and then says the same for ever."""
+    """Return a handler that begins an answer and then repeats the same bytes without end."""
 
     def handle(conversation: Conversation) -> None:
         conversation.read_head()
@@ -65,7 +65,7 @@ def flooding(begin: bytes, more: bytes) -> Handler:
 
 
 def dribbling(begin: bytes, more: bytes) -> Handler:
-    """Return a handler that begins an answer and then goes on by a byte at a time, each in time for a socket."""
+    """Return a handler that begins an answer and then sends one byte every 20 ms."""
 
     def handle(conversation: Conversation) -> None:
         conversation.read_head()
@@ -84,8 +84,8 @@ DRIBBLES = [
 
 @pytest.mark.parametrize("handle", DRIBBLES)
 @pytest.mark.parametrize("verb", ["list", "watch"])
-def test_a_head_that_dribbles_is_left_at_the_deadline(tmp_path: Path, handle: Handler, verb: str) -> None:
-    """The head of an answer has one deadline, however many lines or 100 Continue answers it is made of."""
+def test_a_slow_head_ends_at_the_deadline(tmp_path: Path, handle: Handler, verb: str) -> None:
+    """The head of an answer has one deadline, with all its lines and 100 Continue answers."""
     with served(tmp_path, handle) as api:
         error = failure(lambda: pages(api) if verb == "list" else watched(api))
     assert (error.kind, str(error)) == (TIMEOUT, LATE)
@@ -105,8 +105,8 @@ def test_a_head_that_dribbles_is_left_at_the_deadline(tmp_path: Path, handle: Ha
         ),
     ],
 )
-def test_a_body_that_does_not_end_is_left_at_the_deadline(tmp_path: Path, handle: Handler) -> None:
-    """Head and body of a list have one deadline, whatever comes and however fast."""
+def test_an_endless_body_ends_at_the_deadline(tmp_path: Path, handle: Handler) -> None:
+    """The head and body of a list have one deadline, at any speed of the server."""
     with served(tmp_path, handle) as api:
         error = failure(lambda: pages(api))
     assert (error.kind, str(error)) in [(TIMEOUT, LATE), (SERVER_ERROR, "503 Service Unavailable")]
@@ -114,8 +114,8 @@ def test_a_body_that_does_not_end_is_left_at_the_deadline(tmp_path: Path, handle
 
 @pytest.mark.parametrize("header", [b"", b"X: " + 1000 * b"x" + b"\r\n"])
 @pytest.mark.parametrize("verb", ["list", "watch"])
-def test_a_flood_of_heads_is_left_at_a_bound(tmp_path: Path, header: bytes, verb: str) -> None:
-    """A server that floods the client with 100 Continue answers is left long before the deadline."""
+def test_a_flood_of_heads_ends_at_a_bound(tmp_path: Path, header: bytes, verb: str) -> None:
+    """A flood of 100 Continue answers ends at a bound of bytes, long before the deadline."""
     handle = flooding(b"", b"HTTP/1.1 100 Continue\r\n" + header + b"\r\n")
     with served(tmp_path, handle, request_timeout=60.0, list_timeout=60.0) as api:
         error = failure(lambda: pages(api) if verb == "list" else watched(api))
@@ -123,7 +123,7 @@ def test_a_flood_of_heads_is_left_at_a_bound(tmp_path: Path, header: bytes, verb
 
 
 def test_the_pages_of_a_list_share_a_deadline(tmp_path: Path) -> None:
-    """Pages that each come in time do not make a list that lasts for ever."""
+    """A list ends at its deadline even if each of its pages is in time."""
     numbers = itertools.count()
 
     def handle(conversation: Conversation) -> None:
@@ -139,7 +139,7 @@ def test_the_pages_of_a_list_share_a_deadline(tmp_path: Path) -> None:
 
 
 def listing(number: int, token: str, name: str | None = None) -> bytes:
-    """Return the answer that is one page of a list, with one Pod."""
+    """Return an answer with one page of a list, which has one Pod."""
     items = [{"metadata": {"name": name or f"pod-{number}"}}]
     return document_answer({"metadata": {"resourceVersion": "7", "continue": token}, "items": items})
 
@@ -167,10 +167,10 @@ def listing(number: int, token: str, name: str | None = None) -> bytes:
         ),
     ],
 )
-def test_a_list_that_goes_on_and_on_is_left(
+def test_an_endless_list_ends_with_an_error(
     tmp_path: Path, page: Callable[[int], bytes], reason: str, requests: int
 ) -> None:
-    """A list ends with an error when its pages bring nothing new, and at a bound of pages otherwise."""
+    """A list ends with an error if its pages bring nothing new, and otherwise at a bound of pages."""
     numbers = itertools.count()
 
     def handle(conversation: Conversation) -> None:
@@ -184,7 +184,7 @@ def test_a_list_that_goes_on_and_on_is_left(
 
 
 def packed(*parts: bytes) -> bytes:
-    """Return a list's answer whose body is gzip of parts that are repeated 1000 times between the first and last."""
+    """Return an answer whose body is packed. The parts between the first and the last are repeated 1000 times."""
     packer = zlib.compressobj(wbits=31)
     first, *repeated, last = parts
     body = packer.compress(first) + b"".join(packer.compress(part) for part in repeated * 1000)
@@ -219,8 +219,8 @@ def packed(*parts: bytes) -> bytes:
         ),
     ],
 )
-def test_bombs_are_left_at_a_bound(tmp_path: Path, said: bytes, reason: str) -> None:
-    """What becomes large when it is unpacked or parsed ends at a bound with a reason; memory is judged in bench/."""
+def test_a_bomb_ends_at_a_bound(tmp_path: Path, said: bytes, reason: str) -> None:
+    """An answer that grows when it is unpacked or parsed ends at a bound with a reason. bench/ measures the memory."""
     scripted = Scripted(tmp_path, said)
     with scripted.server:
         error = failure(lambda: pages(scripted.client(largest_list=50_000_000)))
@@ -228,7 +228,7 @@ def test_bombs_are_left_at_a_bound(tmp_path: Path, said: bytes, reason: str) -> 
 
 
 def test_gzip_that_is_cut_off_is_a_connection_error(tmp_path: Path) -> None:
-    """Half of a packed answer is not taken for all of it, even if the rest holds nothing more of the list."""
+    """A packed answer without its end is an error, even if the missing part is only the checksum."""
     whole = gzip.compress(b'{"items":[],"metadata":{}}')
     scripted = Scripted(tmp_path, answer("200 OK", GZIP, body=whole[:-4]))
     with scripted.server:
@@ -239,7 +239,7 @@ def test_gzip_that_is_cut_off_is_a_connection_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("level", [0, 1, 9])
 @pytest.mark.parametrize("size", [0, 1, CHUNK - 30, CHUNK, 5 * CHUNK + 1])
 def test_a_packed_list_of_any_size_is_unpacked(tmp_path: Path, level: int, size: int) -> None:
-    """A packed list comes whole, however its size meets that of the pieces it is unpacked in."""
+    """Packed lists of sizes around the size of an unpacked piece are read to the end."""
     body = json.dumps({"items": [{"kind": "a"}], "other": size * "x", "metadata": {"resourceVersion": "7"}}).encode()
     scripted = Scripted(tmp_path, answer("200 OK", GZIP, body=gzip.compress(body, level)))
     with scripted.server:
@@ -247,15 +247,15 @@ def test_a_packed_list_of_any_size_is_unpacked(tmp_path: Path, level: int, size:
     assert (page.items, page.resource_version) == ([{"kind": "a"}], "7")
 
 
-def test_a_watch_that_never_ends_an_event_is_left(tmp_path: Path) -> None:
-    """A byte of an event now and then is no sign of life: the silence is counted from the last whole event."""
+def test_an_endless_event_ends_at_the_bound_of_silence(tmp_path: Path) -> None:
+    """Single bytes of an event do not extend the silence, which begins with the last complete event."""
     with served(tmp_path, dribbling(CHUNKED, b"1\r\n{\r\n"), silence=0.3) as api:
         error = failure(lambda: watched(api))
     assert (error.kind, str(error)) == (TIMEOUT, "no end of a watch event within 0.3 s")
 
 
-def test_a_watch_that_outlives_its_time_is_left(tmp_path: Path) -> None:
-    """A watch whose events never end is left in peace a little after the time that it was asked for."""
+def test_a_watch_has_a_lifetime(tmp_path: Path) -> None:
+    """The client ends a watch without an error if the server has not ended it in time."""
     event = json.dumps({"type": "ADDED", "object": {}}).encode() + b"\n"
     handle = flooding(CHUNKED, b"%x\r\n%b\r\n" % (len(event), event))
     with served(tmp_path, handle, watch_seconds=(1.0, 1.0), watch_grace=-0.5) as api:
@@ -263,7 +263,7 @@ def test_a_watch_that_outlives_its_time_is_left(tmp_path: Path) -> None:
 
 
 def test_a_watch_that_ends_inside_an_event_says_so(tmp_path: Path) -> None:
-    """A body that ends in order, but in the middle of a line, is a failure and not an end in peace."""
+    """A watch whose body ends correctly but inside a line is an error."""
     half = b'9\r\n{"type":"\r\n0\r\n\r\n'
     scripted = Scripted(tmp_path, CHUNKED + half)
     with scripted.server:
@@ -271,8 +271,8 @@ def test_a_watch_that_ends_inside_an_event_says_so(tmp_path: Path) -> None:
     assert (error.kind, str(error)) == (CONNECTION, "the watch ended in the middle of an event")
 
 
-def test_a_packed_watch_is_refused(tmp_path: Path) -> None:
-    """Events that are packed are not what was asked for: a server that packs them says nothing that can be trusted."""
+def test_a_watch_of_an_unknown_encoding_is_an_error(tmp_path: Path) -> None:
+    """A watch with an unknown Content-Encoding is an error."""
     scripted = Scripted(tmp_path, answer("200 OK", "Content-Encoding: br", body=b"x"))
     with scripted.server:
         assert str(failure(lambda: watched(scripted.client()))) == OTHER_ENCODING
@@ -299,7 +299,7 @@ ECHOES = [
 def test_no_error_or_log_line_has_the_token(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, verb: str, echo: Callable[[str], bytes]
 ) -> None:
-    """A server that sends the Authorization header back gets no part of the token into an error or the log."""
+    """No error and no log line has a part of the token, wherever the server echoes the Authorization header."""
     scripted = Scripted(tmp_path, echo(f"bad Authorization: Bearer {JWT} (sent)"))
     scripted.account.rotate(token=JWT)
     with caplog.at_level(logging.DEBUG), scripted.server:
@@ -314,7 +314,7 @@ def test_no_error_or_log_line_has_the_token(
 
 
 def test_the_words_around_the_token_stay(tmp_path: Path) -> None:
-    """A message that quotes the token keeps its other words."""
+    """Redaction removes the token from a message and keeps the other words."""
     scripted = Scripted(tmp_path, document_answer({"message": f"user {TOKEN}: no way"}, status="403 Forbidden"))
     with scripted.server:
         error = failure(lambda: pages(scripted.client()))
@@ -322,14 +322,14 @@ def test_the_words_around_the_token_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [lambda n: n * "ab", lambda n: n * "abcdefghijklmnopqrst-", lambda n: n * JWT])
-def test_redaction_looks_at_so_much_and_no_more(text: Callable[[int], str]) -> None:
-    """A long message costs no more than one of the bound."""
+def test_redaction_is_bounded(text: Callable[[int], str]) -> None:
+    """Redaction cuts a long message, and an empty secret changes nothing."""
     assert len(redacted(text(100_000), JWT)) <= 64 * 1024
     assert redacted("short", "") == "short"
 
 
 def test_a_refusal_that_is_packed_has_its_reason(tmp_path: Path) -> None:
-    """The Status object of a refusal may be packed; one that becomes huge leaves the refusal's kind."""
+    """The Status object of a refusal may be packed. A huge one leaves the kind of the refusal."""
     small = gzip.compress(json.dumps({"message": "no way"}).encode())
     large = gzip.compress(b" " * (LARGEST_ERROR + 1))
     scripted = Scripted(tmp_path, *(answer("403 Forbidden", GZIP, body=body) for body in (small, large)))

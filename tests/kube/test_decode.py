@@ -1,4 +1,4 @@
-"""Lists decoded one object at a time: the same objects as json.loads finds, in bounded memory and linear time."""
+"""The streaming list decoder finds the same objects as json.loads, with bounds."""
 
 from __future__ import annotations
 
@@ -74,22 +74,22 @@ def why(call: Callable[[], object]) -> str:
 def test_a_list_is_what_json_loads_finds(
     document: Object, ascii_only: bool, indent: int | None, borders: list[int]
 ) -> None:
-    """Whatever the document and wherever it is cut, objects and metadata are those of json.loads."""
+    """Objects and metadata equal those of json.loads for any document and any borders between its chunks."""
     text = json.dumps(document, ensure_ascii=ascii_only, indent=indent).encode()
     assert decoded(pieces(text, borders)) == expected(text)
 
 
 @given(LISTS, st.data())
 def test_a_list_that_is_cut_off_is_an_error(document: Object, data: st.DataObject) -> None:
-    """The begin of a document is never taken for the whole."""
+    """An incomplete document is an error."""
     text = json.dumps(document).encode()
     end = data.draw(st.integers(0, len(text) - 1))
     assert why(lambda: decoded([text[:end]])).startswith("not ")
 
 
 @given(st.binary(max_size=64) | st.text(alphabet='{}[]:,"itemsnul\\u0 1e.-', max_size=64).map(str.encode), st.data())
-def test_whatever_comes_is_a_list_or_a_protocol_error(noise: bytes, data: st.DataObject) -> None:
-    """Bytes of any kind, within a document or alone, are decoded as json.loads does or end with a protocol error."""
+def test_random_bytes_are_a_list_or_a_protocol_error(noise: bytes, data: st.DataObject) -> None:
+    """Random bytes, alone or inside a document, are decoded as by json.loads or are a protocol error."""
     for text in (noise, b'{"items":[' + noise + b'],"metadata":{}}', b'{"metadata":' + noise + b"}"):
         cut = pieces(text, data.draw(st.lists(st.integers(0, 80), max_size=3)))
         try:
@@ -105,7 +105,7 @@ def test_whatever_comes_is_a_list_or_a_protocol_error(noise: bytes, data: st.Dat
 @pytest.mark.parametrize("size", [CHUNK - 40, CHUNK, 3 * CHUNK, LONGEST_OBJECT - 100])
 @pytest.mark.parametrize("character", ["x", "\u00e4", "\U0001f600", "\\"])
 def test_objects_of_any_size_up_to_the_bound(size: int, character: str) -> None:
-    """An object longer than what is read at once is decoded, between small ones and among chunks of any size."""
+    """An object that is longer than a chunk is decoded, with small objects around it."""
     fill = character * (size // len(json.dumps(character, ensure_ascii=False)[1:-1]))
     items = [{"kind": "a"}, {"metadata": {"name": fill}, "spec": {"other": fill[:5]}}, {"kind": "b"}]
     text = json.dumps({"items": items, "metadata": {"resourceVersion": "7"}}, ensure_ascii=False).encode()
@@ -120,15 +120,15 @@ def test_objects_of_any_size_up_to_the_bound(size: int, character: str) -> None:
         pytest.param(b'{"other":[' + 2 * LONGEST_OBJECT * b" " + b"]}", id="beside the items"),
     ],
 )
-def test_an_object_without_an_end_is_left(text: bytes) -> None:
-    """More than the bound is not gathered for one object."""
+def test_an_endless_object_ends_at_a_bound(text: bytes) -> None:
+    """The decoder stops at the bound of one object."""
     reason = why(lambda: decoded(chunks(text)))
     assert reason == f"no end of an object within {LONGEST_OBJECT} characters"
 
 
 @pytest.mark.parametrize("value", [b"[],", b"{},", b"1,", b'{"name":1},'])
-def test_an_object_of_too_many_values_is_left(value: bytes) -> None:
-    """A text that takes thirty times its length when parsed is not parsed as a whole."""
+def test_an_object_of_too_many_values_is_an_error(value: bytes) -> None:
+    """The decoder does not parse an object whose values would take thirty times the length of its text."""
     many = 3 * MOST_VALUES * value
     reason = f"an object of more than {MOST_VALUES} values"
     assert why(lambda: decoded(chunks(b'{"items":[{"spec":[' + many + b"1]}]}"))) == reason
@@ -155,20 +155,20 @@ def test_an_object_of_too_many_values_is_left(value: bytes) -> None:
         (b"\xff\xfe{\x00}\x00", "not JSON: not UTF-8"),
     ],
 )
-def test_what_is_no_list_is_said_in_words(text: bytes, reason: str) -> None:
-    """A document that is not a list ends with a reason that names what is wrong."""
+def test_an_invalid_list_has_a_reason(text: bytes, reason: str) -> None:
+    """The error of an invalid list names what is wrong."""
     assert why(lambda: decoded([text])) == reason
 
 
 @pytest.mark.parametrize("deep", [b"[" * 200_000, b'{"spec":' * 100_000])
 def test_deep_nesting_is_an_error(deep: bytes) -> None:
-    """Nesting beyond what the parser bears ends with an error, in a list and in an event."""
+    """Nesting that is too deep for the parser is an error in a list and in an event."""
     assert why(lambda: decoded([b'{"items":[' + deep])).startswith("not JSON")
     assert why(lambda: parse_object(deep[:60_000])).startswith("not JSON")
 
 
 def test_half_a_surrogate_pair_becomes_a_replacement_character() -> None:
-    """A string that cannot be encoded again reaches nobody: as in Go's encoding/json, U+FFFD takes its place."""
+    """U+FFFD replaces half a surrogate pair, as in Go's encoding/json, so that all strings can be encoded."""
     text = rb'{"items":[{"spec":{"nodeName":"a\ud800b"}},{"metadata":{"name":"\ud83d\ude00"}}],'
     items, metadata = decoded([text, rb'"metadata":{"continue":"\udc00"}}'])
     assert items == [{"spec": {"nodeName": "a\ufffdb"}}, {"metadata": {"name": "\U0001f600"}}]
@@ -177,5 +177,5 @@ def test_half_a_surrogate_pair_becomes_a_replacement_character() -> None:
 
 
 def test_the_last_of_two_fields_of_one_name_counts() -> None:
-    """Within an object, the last of several fields of a name counts, as in json.loads and Go's encoding/json."""
+    """The last of several fields of one name counts, as in json.loads and Go's encoding/json."""
     assert decoded([b'{"items":[{"kind":"a","kind":"b"}]}'])[0] == [{"kind": "b"}]

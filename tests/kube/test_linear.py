@@ -1,4 +1,4 @@
-"""Reading what the API server sends takes time in proportion to its length, however it is made or cut."""
+"""The time to read an answer is linear in its length, for any content and any size of its pieces."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ INPUTS = {
 
 @pytest.mark.parametrize("read", INPUTS.values(), ids=INPUTS)
 def test_time_grows_with_the_length(read: Callable[[int], object]) -> None:
-    """Eight times as much takes about eight times as long."""
+    """Eight times the length takes about eight times the time."""
 
     def seconds(length: int) -> float:
         begun = time.thread_time()

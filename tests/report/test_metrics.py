@@ -236,10 +236,11 @@ def test_latest_value_and_sums(metrics: Metrics) -> None:
     metrics.take(good())
     metrics.take(CheckResult("me_ingress", "ok", status_code=200, tcp=TcpFacts(0.0009, 1400, 2), not_after=2.0e9))
     metrics.take(bad())
+    metrics.take(CheckResult("me_ingress", "connect: timed out after 5s", "timeout", tcp=TcpFacts(None, None, 4)))
     assert value(metrics, "kubenurse_check_success", type="me_ingress") == 0
     assert value(metrics, "kubenurse_tcp_rtt_seconds", type="me_ingress") == 0.0009
     assert value(metrics, "kubenurse_tcp_path_mtu_bytes", type="me_ingress") == 1400
-    assert value(metrics, "kubenurse_tcp_retransmits_total", type="me_ingress") == 5
+    assert value(metrics, "kubenurse_tcp_retransmits_total", type="me_ingress") == 9
     assert value(metrics, "kubenurse_tls_not_after_timestamp_seconds", type="me_ingress") == 2.0e9
     metrics.take(good())
     assert value(metrics, "kubenurse_check_success", type="me_ingress") == 1

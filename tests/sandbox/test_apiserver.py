@@ -1,4 +1,4 @@
-"""The sandbox's API server, used by the official client as by a stranger."""
+"""The sandbox's API server works with the official client."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_bad_selectors_are_bad_requests(core: Any, options: dict[str, str]) -> N
 
 
 def test_namespaces_are_apart(kube: Kube, core: Any) -> None:
-    """A namespace's list has its own Pods only, the list of all namespaces has all."""
+    """The list of a namespace has the Pods of that namespace. The list of all namespaces has all Pods."""
     kube.put_pods("pod-1")
     kube.put_pods("pod-2", namespace="other")
     assert names(core.list_namespaced_pod("other")) == ["pod-2"]
@@ -91,7 +91,7 @@ def test_namespaces_are_apart(kube: Kube, core: Any) -> None:
 
 
 def test_single_objects_and_version(kube: Kube, core: Any) -> None:
-    """Single objects, the API's resources and the version are there; what is not there is a 404 Status."""
+    """The server answers requests for single objects, resources and the version. Others are a 404 Status."""
     kube.put_pods("pod-1", terminating=True)
     kube.server.put("nodes", make_node("node-1", taints=["example.com/dedicated"]))
     assert core.read_namespaced_pod("pod-1", NAMESPACE).metadata.deletion_timestamp
@@ -120,7 +120,7 @@ def test_deleting_what_is_not_there_is_an_error(kube: Kube) -> None:
 
 
 def test_token_is_required(kube: Kube) -> None:
-    """A wrong token is answered with 401; tokens rotate by changing the server's set."""
+    """A wrong token is answered with 401. Changing the server's set rotates the tokens."""
     with official_client(kube, token="new") as client:
         core: Any = CoreV1Api(client)
         with pytest.raises(ApiException) as caught:
@@ -132,7 +132,7 @@ def test_token_is_required(kube: Kube) -> None:
 
 
 def test_client_certificate_is_accepted(tmp_path: Path) -> None:
-    """Where client certificates are verified, one of them is as good as a token; without either it is 401."""
+    """A server that verifies client certificates accepts one instead of a token. Without either it answers 401."""
     authority = CertificateAuthority(tmp_path)
     context = authority.issue("api", "127.0.0.1").server_context()
     context.verify_mode = ssl.CERT_OPTIONAL
@@ -170,7 +170,7 @@ def test_injected_status(kube: Kube, core: Any, status: int, retry_after: int | 
 
 
 def test_hanging_request_is_never_answered(kube: Kube, core: Any) -> None:
-    """A hanging path takes the request and says nothing, other paths work."""
+    """A hanging path accepts the request and does not answer. Other paths work."""
     kube.server.faults.hang(PODS, verb="list")
     with pytest.raises(urllib3.exceptions.HTTPError):
         core.list_namespaced_pod(NAMESPACE, _request_timeout=0.3)
@@ -178,7 +178,7 @@ def test_hanging_request_is_never_answered(kube: Kube, core: Any) -> None:
 
 
 def test_restart_keeps_port_and_objects(kube: Kube, core: Any) -> None:
-    """A server that was stopped refuses connections; started again, it is on the same port with the same objects."""
+    """A stopped server refuses connections. After a restart it has the same port and the same objects."""
     kube.put_pods("pod-1")
     port = kube.server.port
     kube.server.stop()

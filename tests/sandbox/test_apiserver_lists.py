@@ -33,7 +33,7 @@ def core(kube: Kube) -> Iterator[Any]:
 
 
 def test_lists_in_chunks_of_one_version(kube: Kube, core: Any) -> None:
-    """A list with a limit comes in pages that continue, all of the first page's version, whatever changes meanwhile."""
+    """A list with a limit has pages. They keep the version of the first page while objects change."""
     kube.put_pods(*(f"pod-{number}" for number in range(1, 8)))
     first = core.list_namespaced_pod(NAMESPACE, limit=3)
     assert first.metadata.remaining_item_count == 4
@@ -57,7 +57,7 @@ def test_expired_continue_token_is_gone(kube: Kube, core: Any) -> None:
 
 
 def test_only_so_many_unfinished_lists_are_remembered() -> None:
-    """The oldest unfinished list is forgotten when there are more than the bound."""
+    """The server forgets the oldest unfinished list beyond the bound."""
     store = Store()
     for number in range(3):
         store.put("pods", make_pod(f"pod-{number}", "node", "10.0.0.1"))
@@ -69,7 +69,7 @@ def test_only_so_many_unfinished_lists_are_remembered() -> None:
 
 
 def test_the_watch_cache_answers_all_at_once(kube: Kube, core: Any) -> None:
-    """The watch cache ignores the limit and spares etcd; without one, a list of any version is read in pages."""
+    """The watch cache ignores the limit and reads nothing from etcd. Without a watch cache, a list has pages."""
     kube.put_pods("pod-1", "pod-2", "pod-3")
     assert len(core.list_namespaced_pod(NAMESPACE, limit=2, resource_version="0").items) == 3
     assert kube.server.etcd_reads == 0
@@ -83,7 +83,7 @@ def test_the_watch_cache_answers_all_at_once(kube: Kube, core: Any) -> None:
 
 
 def test_a_version_that_is_not_there_yet_is_too_large(kube: Kube, core: Any) -> None:
-    """A list of at least a version answers when that version is there, else with 504 and when to come again."""
+    """A list of at least a future version is answered with 504 and Retry-After."""
     version = str(kube.server.store.version)
     options = {"resource_version_match": "NotOlderThan"}
     assert core.list_namespaced_pod(NAMESPACE, resource_version=version, **options).metadata.resource_version == version
@@ -106,7 +106,7 @@ def test_a_continue_token_has_its_own_version(kube: Kube, core: Any) -> None:
 
 @pytest.mark.parametrize("accepted", ["gzip", "br;q=1, gzip;q=0.5"])
 def test_long_answers_are_packed_for_those_who_ask(kube: Kube, accepted: str) -> None:
-    """An answer of over 128 KiB is packed with gzip for a client that takes it; all others are plain."""
+    """An answer of over 128 KiB is packed if the client accepts gzip. All other answers are plain."""
     kube.put_pods(*(f"pod-{number}" for number in range(20)), size=8192)
     with urllib3.PoolManager(ca_certs=str(kube.authority.file), retries=False) as pool:
 

@@ -1,4 +1,4 @@
-"""Watches of the sandbox's API server, used by the official client as by a stranger."""
+"""Watches of the sandbox's API server work with the official client."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def core(kube: Kube) -> Iterator[Any]:
 
 
 def test_watch_tells_what_happens_after_a_version(kube: Kube, core: Any) -> None:
-    """A watch from a list's version yields what was added, modified and deleted since, in order."""
+    """A watch from the version of a list yields all later additions, changes and deletions in order."""
     kube.put_pods("pod-1")
     version = core.list_namespaced_pod(NAMESPACE).metadata.resource_version
     kube.put_pods("pod-2")
@@ -47,7 +47,7 @@ def test_watch_tells_what_happens_after_a_version(kube: Kube, core: Any) -> None
 
 
 def test_watch_without_a_version_begins_with_what_is_there(kube: Kube, core: Any) -> None:
-    """A watch from nowhere first adds the objects that exist."""
+    """A watch without a version begins with the objects that exist."""
     kube.put_pods("pod-1", "pod-2")
     watcher = Watcher(core.list_namespaced_pod, NAMESPACE, timeout_seconds=1)
     watcher.join(PATIENCE)
@@ -55,7 +55,7 @@ def test_watch_without_a_version_begins_with_what_is_there(kube: Kube, core: Any
 
 
 def test_bookmarks_come_to_those_who_ask(kube: Kube, core: Any) -> None:
-    """A quiet watch gets bookmarks while it lasts and one at its end, if it asked for them, else nothing."""
+    """A quiet watch gets bookmarks while it lasts and at its end, if it asked for them."""
     version = core.list_namespaced_pod(NAMESPACE).metadata.resource_version
     options = {"resource_version": version, "timeout_seconds": 3}
     asked = Watcher(core.list_namespaced_pod, NAMESPACE, allow_watch_bookmarks=True, **options)
@@ -80,7 +80,7 @@ def test_watch_of_an_old_version_is_gone(kube: Kube, core: Any, as_status: bool)
 
 
 def test_compaction_leaves_open_watches_alone(kube: Kube, core: Any) -> None:
-    """A watch that is open when the history is compacted goes on."""
+    """An open watch continues after a compaction."""
     version = core.list_namespaced_pod(NAMESPACE).metadata.resource_version
     watcher = Watcher(core.list_namespaced_pod, NAMESPACE, resource_version=version, timeout_seconds=30)
     wait_for_watch(kube)
@@ -92,7 +92,7 @@ def test_compaction_leaves_open_watches_alone(kube: Kube, core: Any) -> None:
 
 
 def test_history_is_bounded() -> None:
-    """A version with more changes after it than are remembered cannot be watched from, open or not."""
+    """No watch can begin at or continue from a version that is older than the history."""
     store = Store()
     start = store.version
     for number in range(HISTORY + 1):
@@ -104,7 +104,7 @@ def test_history_is_bounded() -> None:
 
 
 def test_leaving_a_selection_is_a_deletion(kube: Kube, core: Any) -> None:
-    """An object whose labels change so that it does not match any more is DELETED for the watch, then ADDED again."""
+    """An object that leaves the selection is DELETED, and one that enters it is ADDED."""
     kube.put_pods("pod-1")
     version = core.list_namespaced_pod(NAMESPACE).metadata.resource_version
     watcher = Watcher(
@@ -122,7 +122,7 @@ def test_leaving_a_selection_is_a_deletion(kube: Kube, core: Any) -> None:
 
 
 def test_silenced_watch_says_nothing_more(kube: Kube, core: Any) -> None:
-    """A silenced watch stays open without events and bookmarks while a new one gets them; then it can be dropped."""
+    """A silenced watch stays open and gets no events or bookmarks. A new watch gets them."""
     version = core.list_namespaced_pod(NAMESPACE).metadata.resource_version
     options = {"resource_version": version, "allow_watch_bookmarks": True, "timeout_seconds": 30}
     silenced = Watcher(core.list_namespaced_pod, NAMESPACE, **options)
@@ -142,7 +142,7 @@ def test_silenced_watch_says_nothing_more(kube: Kube, core: Any) -> None:
 
 
 def test_cut_watch_ends_in_the_middle_of_a_line(kube: Kube) -> None:
-    """A cut watch is a connection that closes after half an event, without the end of the chunked body."""
+    """The connection of a cut watch closes inside an event and without the end of the chunked body."""
     with urllib3.PoolManager(ca_certs=str(kube.authority.file), retries=False) as pool:
         response = pool.request(
             "GET",
@@ -173,7 +173,7 @@ def test_stop_ends_open_watches(kube: Kube, core: Any) -> None:
 
 
 class Informer(threading.Thread):
-    """List, then watch, over and over, until an object of a certain name is there."""
+    """Lists and then watches, repeatedly, until an object of a certain name exists."""
 
     def __init__(self, core: Any, last: str) -> None:
         super().__init__(name="informer", daemon=True)
@@ -201,7 +201,7 @@ class Informer(threading.Thread):
 
 
 def test_informer_loop_ends_with_the_same_picture(kube: Kube, core: Any) -> None:
-    """List, then watch, over and over: the picture is that of the server after changes, compactions and cuts."""
+    """A list followed by watches gives the state of the server after changes, compactions and cuts."""
     informer = Informer(core, last="pod-99")
     informer.start()
     for number in range(40):

@@ -59,6 +59,15 @@ def test_a_process_that_stood_still_blames_no_part() -> None:
     assert found[-1].startswith("rounds ")
 
 
+def test_a_group_has_its_own_limit() -> None:
+    """A part that is quiet by nature is named after the longer limit of its group."""
+    world = World()
+    world.watchdog.watch_all(lambda: {"discovery-pods": 1000.0}, 2 * LIMIT)
+    assert set(world.pass_time(2 * LIMIT, "rounds", "server")) == {""}
+    found = world.pass_time(LOOK_SECONDS, "rounds", "server")
+    assert found == ["discovery-pods has shown no life for 125 s, expected at most 120 s"]
+
+
 @pytest.mark.parametrize(("interval", "limit"), [(0.01, 60.0), (5.0, 60.0), (30.0, 300.0)])
 def test_limit_is_ten_intervals_and_at_least_a_minute(interval: float, limit: float) -> None:
     """Long intervals have a longer limit."""

@@ -13,7 +13,7 @@ from tests.support.rendering import MANIFESTS
 
 @pytest.fixture(scope="session")
 def manifests(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the manifests with a single file to vendor, which a clean checkout has not built."""
+    """Copy the manifests, with a single file to vendor: a clean checkout has not built one."""
     copy = tmp_path_factory.mktemp("checkout") / "kubenurse" / "manifests"
     shutil.copytree(MANIFESTS, copy)
     with zipfile.ZipFile(copy / "components/vendored/kubenurse.pyz", "w") as archive:

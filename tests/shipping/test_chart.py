@@ -27,7 +27,7 @@ from tests.support.rendering import (
 VALUES = Path(__file__).resolve().parent / "values"
 
 
-# Values of all kinds, each a file that an operator may have; the result has to be valid and to run.
+# Values files that operators can have. Each result must be valid, and the agent must accept it.
 MATRIX: dict[str, Object] = {
     "defaults": {},
     "seed": {
@@ -85,7 +85,7 @@ MATRIX: dict[str, Object] = {
 
 @pytest.fixture(scope="module", params=[*MATRIX, "v1.15", "v1.15-changed"])
 def values(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A values file; where it names certificates, they are there."""
+    """Write a values file, and the certificates that it names."""
     directory = tmp_path_factory.mktemp("values")
     file = directory / "values.yaml"
     if request.param in MATRIX:
@@ -99,7 +99,7 @@ def values(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def objects(values: Path) -> list[Object]:
-    """What the chart makes of it."""
+    """Return the objects that the chart makes of the values file."""
     return template("--values", str(values))
 
 
@@ -109,7 +109,7 @@ def test_helm_finds_nothing_to_object_to(values: Path) -> None:
 
 
 def test_every_object_is_valid(objects: list[Object]) -> None:
-    """The schemas of an old and a new Kubernetes, which know no unknown field, have nothing against any object."""
+    """Each object is valid by the strict schemas of an old and a new Kubernetes; names and labels are short enough."""
     assert rendering.problems(objects) == []
     for each in objects:
         assert len(each["metadata"]["name"]) <= (253 if "Cluster" in each["kind"] else 63)
@@ -117,7 +117,7 @@ def test_every_object_is_valid(objects: list[Object]) -> None:
 
 
 def test_the_agent_takes_the_environment(objects: list[Object]) -> None:
-    """The agent's own parser accepts every variable and knows each that has its prefix."""
+    """The agent's own parser accepts every variable and knows every name."""
     config = agent_config(objects)
     assert config.warnings == ()
     assert config.namespace == one(objects, "DaemonSet")["metadata"]["namespace"]
@@ -128,7 +128,7 @@ def test_the_agent_takes_the_environment(objects: list[Object]) -> None:
 
 
 def test_roles_are_what_the_agent_asks_for(objects: list[Object]) -> None:
-    """Pods of the namespace, and nodes unless the agent checks those on cordoned nodes too; nothing else."""
+    """The roles grant list and watch on Pods, and on nodes unless cordoned nodes are checked too; nothing else."""
     config = agent_config(objects)
     wanted = {(verb, "pods", config.namespace) for verb in ("list", "watch")}
     if not config.allow_unschedulable:
@@ -137,7 +137,7 @@ def test_roles_are_what_the_agent_asks_for(objects: list[Object]) -> None:
 
 
 def test_everything_finds_its_pods_and_ports(objects: list[Object]) -> None:
-    """Filter, selectors, Services, ingress, probes and policy fit the Pods and what they serve."""
+    """Filter, selectors, Services, ingress, probes and policy match the Pods and their ports."""
     daemonset, config = one(objects, "DaemonSet"), agent_config(objects)
     labels = daemonset["spec"]["template"]["metadata"]["labels"]
     if config.neighbour_filter:
@@ -153,11 +153,11 @@ def test_everything_finds_its_pods_and_ports(objects: list[Object]) -> None:
     for ingress in of(objects, "Ingress"):
         backend = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
         service = one(objects, "Service", backend["name"])
-        # Kubernetes takes no name without a letter here, such as 8080-8080, and the schemas don't know.
+        # A port name needs a letter here, and 8080-8080 has none. The schemas do not know that rule.
         assert backend["port"] == {"number": service["spec"]["ports"][0]["port"]}
         host = ingress["spec"]["rules"][0]["host"]
         assert config.ingress_url in ("", f"https://{host}")
-        # It is asked by https, with the controller's own certificate where there is no other.
+        # The check uses https, with the controller's own certificate if there is no other.
         assert [each["hosts"] for each in ingress["spec"].get("tls", ())] == ([[host]] if host else [])
     for policy in of(objects, "NetworkPolicy"):
         assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
@@ -171,7 +171,7 @@ def _has_443(rule: Object) -> bool:
 
 
 def test_each_agent_is_scraped_by_annotations_or_by_a_monitor(objects: list[Object]) -> None:
-    """Without a monitor of the chart the Pods tell Prometheus where they are; with one they do not."""
+    """The Pods have annotations for Prometheus unless the chart makes a monitor."""
     annotations = one(objects, "DaemonSet")["spec"]["template"]["metadata"].get("annotations", {})
     found = {name: value for name, value in annotations.items() if name.startswith("prometheus.io/")}
     if of(objects, "PodMonitor") or of(objects, "ServiceMonitor"):
@@ -183,7 +183,7 @@ def test_each_agent_is_scraped_by_annotations_or_by_a_monitor(objects: list[Obje
 
 
 def test_monitors_find_each_agent_once(objects: list[Object]) -> None:
-    """A ServiceMonitor selects the headless Service alone, a PodMonitor the Pods, by ports that are there."""
+    """A ServiceMonitor selects the headless Service only, a PodMonitor the Pods, and their ports exist."""
     for monitor in of(objects, "ServiceMonitor"):
         selector = monitor["spec"]["selector"]["matchLabels"].items()
         (service,) = (each for each in of(objects, "Service") if selector <= each["metadata"]["labels"].items())
@@ -195,7 +195,7 @@ def test_monitors_find_each_agent_once(objects: list[Object]) -> None:
 
 
 def test_pods_are_restricted_unless_told_otherwise(objects: list[Object]) -> None:
-    """The Pods meet the Pod security standard "restricted", but for hostNetwork where it is asked for."""
+    """The Pods meet the Pod security standard "restricted", except for hostNetwork when a value sets it."""
     spec = pod_spec(objects)
     assert list(rendering.against_restricted(spec)) == (["hostNetwork"] if "hostNetwork" in spec else [])
     assert container(objects)["securityContext"]["readOnlyRootFilesystem"] is True
@@ -203,8 +203,8 @@ def test_pods_are_restricted_unless_told_otherwise(objects: list[Object]) -> Non
     assert spec["automountServiceAccountToken"] is True
 
 
-def test_the_pod_may_end_in_peace(objects: list[Object]) -> None:
-    """Kubernetes waits longer than the agent serves after SIGTERM, and takes the update strategy (not both numbers)."""
+def test_the_grace_period_outlasts_the_shutdown(objects: list[Object]) -> None:
+    """Kubernetes waits longer than the agent serves after SIGTERM; one number of the update strategy is 0."""
     assert pod_spec(objects)["terminationGracePeriodSeconds"] == int(agent_config(objects).shutdown_duration) + 10
     rolling = one(objects, "DaemonSet")["spec"]["updateStrategy"]["rollingUpdate"]
     assert sorted(str(number) != "0" for number in rolling.values()) == [False, True]

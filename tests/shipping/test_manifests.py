@@ -24,35 +24,35 @@ OVERLAYS = sorted(path.parent.name for path in MANIFESTS.glob("overlays/*/kustom
 
 @pytest.fixture(scope="module", params=["base", *(f"overlays/{name}" for name in OVERLAYS)])
 def kustomization(request: pytest.FixtureRequest) -> str:
-    """Each kustomization that is there to be applied."""
+    """Return the path of each kustomization that operators apply."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
 def objects(manifests: Path, kustomization: str) -> list[Object]:
-    """What it makes."""
+    """Return the objects of the kustomization."""
     return build(manifests / kustomization)
 
 
 @pytest.fixture(scope="module")
 def base(manifests: Path) -> list[Object]:
-    """What the base makes."""
+    """Return the objects of the base."""
     return build(manifests / "base")
 
 
 def test_the_overlays_are_those_that_the_readme_explains() -> None:
-    """Every overlay is in the README's table, and nothing else is."""
+    """The README's table lists every overlay and nothing else."""
     rows = re.findall(r"^\| `overlays/([a-z-]+)` \|", (MANIFESTS / "README.md").read_text(), re.MULTILINE)
     assert sorted(rows) == OVERLAYS
 
 
 def test_every_object_is_valid(objects: list[Object]) -> None:
-    """The schemas of an old and a new Kubernetes, which know no unknown field, have nothing against any object."""
+    """Each object is valid by the strict schemas of an old and a new Kubernetes."""
     assert rendering.problems(objects) == []
 
 
 def test_the_schemas_do_object(base: list[Object]) -> None:
-    """A misspelt field and a wrong type are found, so that the test above can fail."""
+    """The schemas find a misspelt field and a wrong type, so the test above can fail."""
     pod = rendering.pod_spec(base)
     wrong = {**one(base, "DaemonSet")}
     wrong["spec"] = {**wrong["spec"], "template": {"spec": {**pod, "enableServiceLink": False, "hostNetwork": "no"}}}
@@ -62,7 +62,7 @@ def test_the_schemas_do_object(base: list[Object]) -> None:
 
 
 def test_everything_is_in_one_namespace(objects: list[Object]) -> None:
-    """All that has a namespace is in kube-system, also what bindings name, and all carries the label."""
+    """All objects and the subjects of all bindings are in kube-system, and all objects carry the label."""
     assert {each["metadata"].get("namespace") for each in objects if each["kind"] not in CLUSTER_WIDE} == {
         "kube-system"
     }
@@ -72,13 +72,13 @@ def test_everything_is_in_one_namespace(objects: list[Object]) -> None:
 
 
 def test_the_pods_are_restricted(objects: list[Object], kustomization: str) -> None:
-    """The Pods meet the Pod security standard "restricted", but for hostNetwork where that is the purpose."""
+    """The Pods meet the Pod security standard "restricted", except in the overlay host-network."""
     expected = ["hostNetwork"] if kustomization == "overlays/host-network" else []
     assert list(against_restricted(rendering.pod_spec(objects))) == expected
 
 
 def test_nothing_can_be_written_and_every_user_is_named(objects: list[Object]) -> None:
-    """The root file system and all mounts are read-only, and the user is a number that no image can change."""
+    """The root file system and all mounts are read-only, and the user is a fixed number."""
     own = container(objects)
     assert own["securityContext"]["readOnlyRootFilesystem"] is True
     assert all(mount["readOnly"] for mount in own.get("volumeMounts", ()))
@@ -86,13 +86,13 @@ def test_nothing_can_be_written_and_every_user_is_named(objects: list[Object]) -
 
 
 def test_only_the_daemonset_gets_the_token(objects: list[Object]) -> None:
-    """The service account mounts no token of itself; the DaemonSet's Pods ask for it."""
+    """The service account mounts no token by default; the DaemonSet's Pods mount it."""
     assert one(objects, "ServiceAccount")["automountServiceAccountToken"] is False
     assert rendering.pod_spec(objects)["automountServiceAccountToken"] is True
 
 
 def test_rbac_grants_what_the_agent_asks_for(objects: list[Object], tmp_path: Path) -> None:
-    """An agent with the rendered environment asks the API server for exactly what the roles allow."""
+    """An agent with the rendered environment requests exactly what the roles allow."""
     kube = Kube(tmp_path)
     with kube.server:
         environ = environment(objects) | {
@@ -120,7 +120,7 @@ def _resource(path: str) -> tuple[str, str]:
 
 
 def test_the_agent_takes_the_environment(objects: list[Object], kustomization: str, tmp_path: Path) -> None:
-    """The agent's own parser takes every variable, knows all of them, and reads what the overlay is for."""
+    """The agent's own parser accepts every variable, knows every name, and reads the overlay's settings."""
     config = agent_config(objects, tmp_path)
     assert config.warnings == ()
     assert config.pod_name == "kubenurse-x7k2p"
@@ -135,7 +135,7 @@ def test_the_agent_takes_the_environment(objects: list[Object], kustomization: s
 
 
 def test_neighbours_are_the_daemonsets_pods(objects: list[Object], tmp_path: Path) -> None:
-    """The neighbour filter, the selectors of DaemonSet and Services and those of the policies all match the Pods."""
+    """The neighbour filter and all selectors match the Pods."""
     labels = one(objects, "DaemonSet")["spec"]["template"]["metadata"]["labels"]
     assert match(parse_selector(agent_config(objects, tmp_path).neighbour_filter), labels)
     selectors = [
@@ -149,7 +149,7 @@ def test_neighbours_are_the_daemonsets_pods(objects: list[Object], tmp_path: Pat
 
 
 def test_ports_lead_to_where_the_agent_listens(objects: list[Object], tmp_path: Path) -> None:
-    """Services, ingress and probes lead to the ports and paths that the agent serves."""
+    """Services, ingress and probes use ports and paths that the agent serves."""
     config, own = agent_config(objects, tmp_path), container(objects)
     ports = {port["name"]: port["containerPort"] for port in own["ports"]}
     assert ports == {"http": config.port} | ({"https": config.tls_port} if config.use_tls else {})
@@ -173,16 +173,16 @@ def test_ports_lead_to_where_the_agent_listens(objects: list[Object], tmp_path: 
     ]
 
 
-def test_the_pod_may_end_in_peace(objects: list[Object], tmp_path: Path) -> None:
-    """Kubernetes waits longer than the agent serves after SIGTERM, and takes the update strategy (not both numbers)."""
+def test_the_grace_period_outlasts_the_shutdown(objects: list[Object], tmp_path: Path) -> None:
+    """Kubernetes waits longer than the agent serves after SIGTERM; one number of the update strategy is 0."""
     grace = rendering.pod_spec(objects)["terminationGracePeriodSeconds"]
     assert grace >= agent_config(objects, tmp_path).shutdown_duration + 5
     rolling = one(objects, "DaemonSet")["spec"]["updateStrategy"]["rollingUpdate"]
     assert sorted(str(number) != "0" for number in rolling.values()) == [False, True]
 
 
-def test_a_reviewer_finds_the_rest(objects: list[Object]) -> None:
-    """No service links in the environment, Linux nodes only, requests and a memory limit, fewer DNS searches."""
+def test_pods_run_where_and_with_what_they_need(objects: list[Object]) -> None:
+    """The Pods have no service links, run on Linux nodes, have requests and a memory limit, and search DNS less."""
     spec, own = rendering.pod_spec(objects), container(objects)
     assert spec["enableServiceLinks"] is False
     assert spec["nodeSelector"] == {"kubernetes.io/os": "linux"}
@@ -205,12 +205,12 @@ def test_an_apply_on_either_side_agrees(objects: list[Object]) -> None:
 
 
 def test_the_image_is_of_this_version(base: list[Object]) -> None:
-    """The image is the one that ``make image`` builds, of the version of the code beside it."""
+    """The image is the one that ``make image`` builds, with the version of the code."""
     assert container(base)["image"] == f"{image.NAME}:{__version__}"
 
 
 def test_the_user_is_that_of_our_image(base: list[Object]) -> None:
-    """The Pods run as the user and group that the Dockerfile sets."""
+    """The Pods run as the user and group of the Dockerfile."""
     (user,) = re.findall(r"^USER (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     context = rendering.pod_spec(base)["securityContext"]
     assert f"{context['runAsUser']}:{context['runAsGroup']}" == user

@@ -22,7 +22,7 @@ COMPONENTS = sorted(path.parent.name for path in MANIFESTS.glob("components/*/ku
 
 
 def test_no_nodes_needs_nothing_of_the_cluster(manifests: Path) -> None:
-    """Who may administer only the namespace can apply the overlay no-nodes."""
+    """The overlay no-nodes has no object outside the namespace."""
     objects = build(manifests / "overlays/no-nodes")
     assert not CLUSTER_WIDE & {each["kind"] for each in objects}
     assert "priorityClassName" not in rendering.pod_spec(objects)
@@ -38,7 +38,7 @@ def test_constrained_stays_in_64_mebibytes(manifests: Path) -> None:
 
 
 def test_vendored_runs_the_single_file(manifests: Path) -> None:
-    """The overlay vendored mounts the very file and starts it with a stock Python image."""
+    """The overlay vendored mounts the single file and starts it with a stock Python image."""
     objects = build(manifests / "overlays/vendored")
     own, (volume,) = container(objects), rendering.pod_spec(objects)["volumes"]
     (mount,) = own["volumeMounts"]
@@ -66,14 +66,14 @@ def test_tls_serves_and_verifies_the_certificate(manifests: Path) -> None:
 
 
 def test_network_policy_opens_the_agents_ports(manifests: Path, tmp_path: Path) -> None:
-    """Neighbours may come in on the ports that agents serve, and go out to them, to DNS, API server and ingress."""
+    """The policy allows the agents' ports inwards, and neighbours, DNS, API server and ingress outwards."""
     objects = build(manifests / "overlays/network-policy")
     spec = one(objects, "NetworkPolicy")["spec"]
     config = agent_config(objects, tmp_path)
     assert {port["port"] for rule in spec["ingress"] for port in rule["ports"]} == {config.port, config.tls_port}
     outgoing = {(port["protocol"], port["port"]) for rule in spec["egress"] for port in rule["ports"]}
     assert outgoing >= {("TCP", config.port), ("TCP", config.tls_port), ("TCP", 443), ("TCP", 6443), ("UDP", 53)}
-    # Also by the ports of common ingress controllers' own Pods, to which their Service leads.
+    # The ports of common ingress controllers' Pods, behind their Service, are included.
     (anywhere,) = (
         {port["port"] for port in rule["ports"]}
         for rule in spec["egress"]
@@ -83,7 +83,7 @@ def test_network_policy_opens_the_agents_ports(manifests: Path, tmp_path: Path) 
 
 
 def test_the_operator_gets_the_rules_of_the_project(manifests: Path) -> None:
-    """The PrometheusRule holds what rules/kubenurse.rules.yml does: python -m tools.shipped_rules makes it so."""
+    """The copies of rules/kubenurse.rules.yml are those that python -m tools.shipped_rules makes."""
     rules = (ROOT / shipped_rules.RULES).read_text()
     for path, text in shipped_rules.shipped(rules):
         assert (ROOT / path).read_text() == text, f"{path}: run python -m tools.shipped_rules"
@@ -92,7 +92,7 @@ def test_the_operator_gets_the_rules_of_the_project(manifests: Path) -> None:
 
 
 def test_the_operator_scrapes_each_agent_once(manifests: Path, tmp_path: Path) -> None:
-    """Either monitor selects one way to each agent, and both name the node."""
+    """Each monitor reaches every agent in one way and adds the label node."""
     pods = one(build(manifests / "overlays/prometheus-operator"), "PodMonitor")["spec"]
     objects = _combined(manifests, tmp_path, "service-monitor")
     services = one(objects, "ServiceMonitor")["spec"]
@@ -108,7 +108,7 @@ def test_the_operator_scrapes_each_agent_once(manifests: Path, tmp_path: Path) -
 
 
 def _combined(manifests: Path, tmp_path: Path, *components: str) -> list[Object]:
-    """Build the base with these components."""
+    """Build the base with some components."""
     document = {
         "resources": ["../kubenurse/manifests/base"],
         "components": [f"../kubenurse/manifests/components/{name}" for name in components],
@@ -117,7 +117,7 @@ def _combined(manifests: Path, tmp_path: Path, *components: str) -> list[Object]
 
 
 def _built_beside(manifests: Path, tmp_path: Path, kustomization: str) -> list[Object]:
-    """Build a kustomization in a directory of its own beside the checkout."""
+    """Build a kustomization in a directory beside the checkout."""
     directory = manifests.parent.parent / tmp_path.name
     directory.mkdir()
     (directory / "kustomization.yaml").write_text(kustomization)
@@ -126,7 +126,7 @@ def _built_beside(manifests: Path, tmp_path: Path, kustomization: str) -> list[O
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["in order", "reversed"])
 def test_components_go_together(manifests: Path, tmp_path: Path, reverse: bool) -> None:
-    """All components at once, in whatever order, make valid objects that the agent can run with."""
+    """All components together, in any order, make valid objects, and the agent accepts the settings."""
     objects = _combined(manifests, tmp_path, *sorted(COMPONENTS, reverse=reverse))
     assert rendering.problems(objects) == []
     config = agent_config(objects, tmp_path)
@@ -139,7 +139,7 @@ def test_components_go_together(manifests: Path, tmp_path: Path, reverse: bool) 
 
 @pytest.mark.parametrize("guide", ["manifests/README.md", "docs/install.md"])
 def test_the_kustomization_in_a_guide_works(guide: str, manifests: Path, tmp_path: Path) -> None:
-    """The example, in another namespace too, gives what it says."""
+    """The guide's example works, also in another namespace."""
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / guide).read_text(), re.DOTALL)
     (example,) = (block for block in blocks if "kind: Kustomization" in block)
     objects = _built_beside(manifests, tmp_path, example.replace("namespace: kube-system", "namespace: monitoring"))
@@ -157,7 +157,7 @@ def test_the_kustomization_in_a_guide_works(guide: str, manifests: Path, tmp_pat
 
 
 def test_vendored_is_as_our_image(manifests: Path) -> None:
-    """The stock Python of the overlay vendored is the one that the Dockerfile builds on, with the same variables."""
+    """The overlay vendored uses the Dockerfile's base image and variables."""
     dockerfile, objects = (ROOT / "Dockerfile").read_text(), build(manifests / "overlays/vendored")
     assert container(objects)["image"] == re.findall(r"^ARG BASE=(\S+)$", dockerfile, re.MULTILINE)[0]
     variables = dict(re.findall(r"^ENV (\w+)=(\S+)$", dockerfile, re.MULTILINE))

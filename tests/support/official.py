@@ -1,4 +1,4 @@
-"""The official client against the sandbox's API server, as a stranger that knows the protocol."""
+"""The official Kubernetes client, for tests of the sandbox's API server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.kube import TOKEN, Kube
 
 PATIENCE = 20
 
-# Its functions have no types; what the others give is optional wherever the API server may leave it out.
+# The client has no types.
 Watch: Any = watch.Watch
 
 
@@ -70,10 +70,10 @@ class Watcher(threading.Thread):
             assert self.arrived.wait_for(lambda: (kind, name) in self.events, PATIENCE), self.events
 
     def named(self) -> list[tuple[str, str]]:
-        """Return the events that are no bookmarks."""
+        """Return the events except bookmarks."""
         return [event for event in self.events if event[1]]
 
 
 def wait_for_watch(kube: Kube) -> None:
-    """Wait until a watch was asked for."""
+    """Wait for the request of a watch."""
     assert kube.server.wait_for_request(lambda request: request.verb == "watch", PATIENCE)

@@ -104,12 +104,12 @@ def test_an_address_with_its_share_takes_no_place_of_others(stack: ExitStack) ->
 
 
 def test_an_address_below_its_share_takes_a_place_of_a_greedy_one(stack: ExitStack) -> None:
-    """A new address gets places from the address that has more than its share, until both have the same."""
-    places = Places(8, stack)
+    """A new address gets places from the address that has more than its share, until it has its share."""
+    places = Places(18, stack)
     third = places.fill(1, "10.0.0.3", Doing.KEPT)
-    greedy = places.fill(7, "10.0.0.1")
-    assert len(places.fill(10, "10.0.0.2", Doing.ANSWERING)) == 2
-    assert sum(was_shut(connection) for connection in greedy) == 2
+    greedy = places.fill(17, "10.0.0.1")
+    assert len(places.fill(10, "10.0.0.2", Doing.ANSWERING)) == 6
+    assert sum(was_shut(connection) for connection in greedy) == 6
     assert not was_shut(third[0])
 
 
