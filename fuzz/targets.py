@@ -57,9 +57,10 @@ def answer(data: bytes) -> None:
         while response.read(_LONGEST_BODY):
             pass
     except (OSError, http.client.HTTPException, ValueError) as error:
-        failure = failures.translate(error, RESPONSE, _SECONDS, answer_began=True, quotes=True)
-        assert failure.event != failures.TIMEOUT_EVENT, "an answer that has ended is waited for"
-        assert failure.state.isprintable(), failure.state
+        for quotes in (True, False):
+            failure = failures.translate(error, RESPONSE, _SECONDS, answer_began=True, quotes=quotes)
+            assert failure.event != failures.TIMEOUT_EVENT, "an answer that has ended is waited for"
+            assert failure.state.isprintable(), failure.state
     finally:
         channel.end()
         abort.close()
