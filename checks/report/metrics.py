@@ -303,7 +303,9 @@ Snapshots = list[tuple[dict[str, str], Snapshot]]
 
 def _agent_families(neighbourhood: Neighbourhood, checked: int, callers: int, now: float) -> list[Metric]:
     """What concerns the agent, not one of its checks."""
-    neighbours = (("known", neighbourhood.known), ("checked", checked), ("cordoned", neighbourhood.cordoned))
+    neighbours = [("known", neighbourhood.known), ("checked", checked), ("cordoned", neighbourhood.cordoned)]
+    if neighbourhood.own_pod_unselected:
+        neighbours.append(("own_pod_not_selected", 1))
     families = [
         _gauge(
             "kubenurse_build_info",
