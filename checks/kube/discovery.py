@@ -29,8 +29,9 @@ COALESCE = 0.1
 # Seconds. The publisher shows at least this often that it lives, and starts threads that could not be started.
 LONGEST_REST = 30.0
 START_AGAIN_AFTER = 1.0
-# Seconds. When the API server is back, reflectors that pause ask it within this time, each at a random moment.
-WAKE_WITHIN = 1.0
+# Seconds. When the API server is back, reflectors that pause ask it within this time, each at a random moment. The
+# checks of a fleet's agents, which tell that it is back, are spread over a whole interval already (bench/stampede.py).
+WAKE_WITHIN = 0.3
 # Seconds. An API server that comes and goes shortens pauses only this often.
 WAKE_AGAIN_AFTER = 10.0
 # Seconds to wait at the end for threads whose connections are closed. One that hangs does not keep the process.

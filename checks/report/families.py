@@ -29,7 +29,9 @@ def agent_families(
     now: float,
 ) -> list[Metric]:
     """Return the families of the agent itself. ``lateness`` is seconds, ``now`` monotonic seconds."""
-    neighbours = (("known", neighbourhood.known), ("checked", checked), ("cordoned", neighbourhood.cordoned))
+    neighbours = [("known", neighbourhood.known), ("checked", checked), ("cordoned", neighbourhood.cordoned)]
+    if neighbourhood.own_pod_unselected:
+        neighbours.append(("own_pod_not_selected", 1))
     families = [
         _gauge(
             "kubenurse_build_info",
