@@ -98,6 +98,11 @@ def make_case(names: Sequence[str], seed: int, sizes: Sequence[int] = SIZES, var
         mute=some if variant == "mute" else frozenset(),
         old=some if variant == "old" else frozenset(),
     )
+    lasting = ("maintenance", "starved", "discovery")
+    if variant == "ended":
+        truth.verdicts = {each for each in truth.verdicts if each[0] in lasting or world.ends}
+        if not truth.verdicts:
+            world.discovery = {}
     return Case("+".join(names), seed, bundler.bundle(), truth.verdicts)
 
 
