@@ -87,8 +87,9 @@ class Expected:
         self._at: dict[str, float] = defaultdict(float)
         # What was not reached a moment ago made requests to the Service fail then.
         tested = Counter(node for node, _ in scene.evidence.passed.pairs)
-        for node, targets in scene.evidence.ended.items():
-            self._at[node] += len(targets) / max(len(targets), tested[node])
+        ended = Counter(node for node, _, target in scene.evidence.ended if target)
+        for node, count in ended.items():
+            self._at[node] += count / max(count, tested[node])
 
     def add_dead(self, nodes: Iterable[str]) -> None:
         """Count backends that nobody reaches."""

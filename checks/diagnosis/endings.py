@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from math import comb, log, sqrt
 
 from checks.diagnosis.evidence import Evidence, Failure
@@ -12,35 +13,71 @@ UNLIKELY = 0.02
 # Some of many checks fail by chance after a fault has ended: at most this share of those that would be expected to.
 FEW = 0.1
 ENOUGH = 8.0
+# So many failures in a row are a fault that lasts.
+STEADY = 3
 # As many failures in a window may be chance.
 FEW_FAILED = 2
+# More than the checks of any group.
+MANY = 1_000_000
 # In results. Agents are not independent: what comes and goes may do so for all of them at once, for a moment.
 LAGS = (3, 4, 6, 8)
 
 
 def without_outdated(evidence: Evidence) -> list[Failure]:
-    """Return the failures without those of path_explore that the neighbours checked all the time show to be over.
+    """Return the failures without those that other checks show to be over.
 
-    path_explore meets a node once in many rounds: its last word on it may be older than the node's recovery.
+    path_explore meets a node once in many rounds: its last word on it may be older than the node's recovery. A check
+    that failed by chance since its recovery seems to come and go, while all others like it have recovered.
     """
     if not evidence.ended:
         return evidence.failures
-    failing = [each for each in evidence.failures if each.is_path and not each.explored and each.failed > FEW_FAILED]
-    ended = [(node, target) for node, targets in evidence.ended.items() for target in targets]
-    sources = {node for node, _ in ended} - {each.node for each in failing}
-    targets = {target for _, target in ended} - {each.target for each in failing}
-    zones = {(evidence.zone(node), evidence.zone(target)) for node, target in ended}
-    zones -= {_zones(each, evidence) for each in failing}
-
-    def is_outdated(failure: Failure) -> bool:
-        over = failure.node in sources or failure.target in targets or _zones(failure, evidence) in zones
-        return failure.explored and over
-
-    return [each for each in evidence.failures if not is_outdated(each)]
+    recovered = _Recovered(evidence)
+    return [each for each in evidence.failures if is_steady(each) or not recovered.covers(each)]
 
 
-def _zones(failure: Failure, evidence: Evidence) -> tuple[str, str]:
-    return evidence.zone(failure.node), evidence.zone(failure.target)
+def is_steady(failure: Failure) -> bool:
+    """Tell whether a check fails now, again and again."""
+    return not failure.explored and failure.streak <= -STEADY
+
+
+class _Recovered:
+    """The places and types of which most checks that failed work again, and none still fails steadily."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+        ended: Counter[tuple[str, object]] = Counter()
+        for node, kind, target in evidence.ended:
+            ended.update(_groups(node, kind, target, evidence))
+        failing: Counter[tuple[str, object]] = Counter()
+        for each in evidence.failures:
+            if not each.explored and each.failed > FEW_FAILED:
+                weight = MANY if is_steady(each) else 1
+                for group in _groups(each.node, each.kind if not each.target else "", each.target, evidence):
+                    failing[group] += weight
+        self._groups = {group for group, count in ended.items() if count > max(failing[group], _least(group))}
+
+    def covers(self, failure: Failure) -> bool:
+        """Tell whether checks like a failed one work again."""
+        kind = failure.kind if not failure.target else ""
+        return any(group in self._groups for group in _groups(failure.node, kind, failure.target, self._evidence))
+
+
+def _groups(node: str, kind: str, target: str, evidence: Evidence) -> Iterator[tuple[str, object]]:
+    """Return what a check has in common with others."""
+    if not target:
+        yield "kind", kind
+        yield "node", node
+        return
+    yield "source", node
+    yield "target", target
+    here, there = evidence.zone(node), evidence.zone(target)
+    if here and there and here != there:
+        yield "zones", (here, there)
+
+
+def _least(group: tuple[str, object]) -> int:
+    """Return how many checks of a group that work again are too few to tell."""
+    return 1 if group[0] in ("kind", "node") else 0
 
 
 def has_ended(failures: Sequence[Failure]) -> bool:

@@ -132,12 +132,15 @@ class _Reader:
         if total > made:
             raise ValueError(kind)
         streak = int(fields.number(window.get("streak")) or (1 if latest == OK else -1))
+        if streak == -1 and 0.0 < counts.get(latest, 0.0) <= 1.0 < total - 1.0:
+            # Another failure than those before, after a success: chance, and it hides whether those have ended.
+            return
         scale, made, weighed, chance = _weigh(made, total, streak)
         if weighed < total and counts.get(latest, 0.0) >= MOST_OF_A_RUN * weighed > 0:
             # The fault is new: its run has the latest state, and failures with another one were before.
             counts, scale = {latest: weighed}, 1.0
-        if target and not weighed and total > FEW_FAILURES:
-            self.evidence.ended.setdefault(self.node, set()).add(target)
+        if not weighed and total > FEW_FAILURES:
+            self.evidence.ended.add((self.node, kind if not target else "", target))
         total = weighed
         self._passed(kind, target, made - total)
         witnesses = _witnesses(check.get("witnesses"))

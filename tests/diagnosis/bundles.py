@@ -94,16 +94,9 @@ class Bundle:
     def silence(self, node: str, why: str = "connect: timed out after 1s", phase: str = "connect") -> None:
         """Take a node's state away."""
         self.document["states"] = [each for each in self.document["states"] if each["node_name"] != node]
-        self.document["silent"].append(
-            {
-                "pod_name": f"kubenurse-{node}",
-                "node_name": node,
-                "pod_ip": "",
-                "host_ip": "",
-                "why": why,
-                "phase": phase,
-            }
-        )
+        pod = f"kubenurse-{node}"
+        silent = {"pod_name": pod, "node_name": node, "pod_ip": "", "host_ip": "", "why": why, "phase": phase}
+        self.document["silent"].append(silent)
 
     def verdicts(self) -> set[Verdict]:
         """Judge the bundle."""

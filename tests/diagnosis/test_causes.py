@@ -221,9 +221,7 @@ def test_a_node_that_nobody_reaches_and_that_says_nothing_is_down(witnessed: boo
         (LOST, "connect: timed out after 1s", [witness("node", "a2", True)]),
     ],
 )
-def test_an_agent_that_is_dead_on_a_node_that_lives_is_named(
-    state: str, why: str, lives: list[dict[str, object]]
-) -> None:
+def test_a_dead_agent_on_a_node_that_lives_is_named(state: str, why: str, lives: list[dict[str, object]]) -> None:
     """A refused connection, one that is accepted, or the node's own address tells that the node lives."""
     bundle = Bundle()
     bundle.fail(bundle.others("a2"), ["path_a2"], state, witnesses=lives)
