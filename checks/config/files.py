@@ -16,7 +16,7 @@ def read_regular(path: Path, longest: int) -> bytes:
     Raises:
         OSError: when the file is missing, unreadable, not a regular file or longer; ``strerror`` says which.
     """
-    # Without O_NONBLOCK, opening a FIFO waits until somebody writes to it. For a regular file the flag has no effect.
+    # Without O_NONBLOCK, opening a FIFO waits for a writer. For a regular file the flag has no effect.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
         mode = os.fstat(descriptor).st_mode

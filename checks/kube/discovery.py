@@ -1,4 +1,4 @@
-"""Who the neighbours are: the agents' Pods and the cordoned nodes, followed by threads and published as one picture."""
+"""The neighbours: threads follow the agents' Pods and the cordoned nodes, and publish one picture of both."""
 
 from __future__ import annotations
 
@@ -86,13 +86,15 @@ class Discovery:
         self._stopping = threading.Event()
         self._settled = threading.Event()
         # Set whenever there is something to publish.
-        self._news = threading.Event()
+        self._changed = threading.Event()
         self._snapshot = Neighbourhood(NOT_SYNCED, own_node=node_name)
         self._picture = Picture(own_pod, clock, schedulable=None)
         self._neighbour_log = NeighbourLog(clock)
         self._odd_objects = OddObjectLog(clock)
         self._woken_at = -math.inf
         pods_path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods"
+        # The choice of neighbours depends on the own node. Until that was looked for once, the Pods count as unknown.
+        self._own_pod_sought = False
         self._own = OwnPod(api, pods_path, own_pod, label_selector, on_error, clock)
         pods = Resource("pods", pods_path, {"labelSelector": label_selector}, self._convert_pod, PODS_HINT)
         fields = {"fieldSelector": "spec.unschedulable=true"}
@@ -115,7 +117,7 @@ class Discovery:
                 api,
                 replace=self._picture.replace_nodes,
                 put=self._picture.put_node,
-                on_update=self._news.set,
+                on_update=self._changed.set,
                 on_error=on_error,
                 on_answer=self.api_server_answered,
                 clock=clock,
@@ -144,7 +146,7 @@ class Discovery:
     def stop(self) -> None:
         """End the requests under way and wait at most ``STOP_TIMEOUT`` seconds for the threads."""
         self._stopping.set()
-        self._news.set()
+        self._changed.set()
         for reflector in self._reflectors:
             reflector.stop()
         self._api.close()
@@ -171,7 +173,7 @@ class Discovery:
         return {**lived, PUBLISHER: self._publisher_lived}
 
     def api_server_answered(self) -> None:
-        """Take the news that the API server answers again: pausing threads ask it within ``WAKE_WITHIN`` seconds.
+        """Note that the API server answers again: pausing threads ask it within ``WAKE_WITHIN`` seconds.
 
         May be called by any thread, at any time, and returns at once.
         """
@@ -195,7 +197,7 @@ class Discovery:
         return True
 
     def _run(self, name: str, run: Callable[[], None]) -> None:
-        """Run a thread to its end; an end by an error is told, whatever the error is."""
+        """Run a thread to its end; report any error that ends it."""
         try:
             run()
         except BaseException as error:  # SystemExit would otherwise end the thread without a word
@@ -205,8 +207,8 @@ class Discovery:
         rest = 0.0
         while not self._stopping.is_set():
             started = [self._start(_thread_name(each.name), each.run) for each in self._reflectors]
-            self._news.wait(rest if all(started) else min(rest, START_AGAIN_AFTER))
-            self._news.clear()
+            self._changed.wait(rest if all(started) else min(rest, START_AGAIN_AFTER))
+            self._changed.clear()
             self._publisher_lived = self._clock()
             try:
                 self._publish()
@@ -219,12 +221,14 @@ class Discovery:
         self._neighbour_log.flush()
 
     def _pods_updated(self) -> None:
-        if self._pods.status().synced_at is not None and not self._picture.has_pod(self._own_pod):
-            self._own.ask()
-        self._news.set()
+        if self._pods.status().synced_at is not None:
+            if not self._picture.has_pod(self._own_pod):
+                self._own.ask()
+            self._own_pod_sought = True
+        self._changed.set()
 
     def _publish(self) -> None:
-        """Make the newest picture the one that is seen, and tell who wants to know."""
+        """Publish the newest picture: swap the snapshot, call the receiver, log what changed."""
         before, after = self._snapshot, self._newest()
         self._snapshot = after
         if after.state != NOT_SYNCED:
@@ -245,8 +249,7 @@ class Discovery:
         """Put together what all threads know now."""
         pods = self._pods.status()
         nodes = self._nodes.status() if self._nodes else None
-        # The choice of neighbours depends on the own node. Until that was looked for, the Pods count as unknown.
-        pods_known = pods.synced_at is not None and (self._picture.has_pod(self._own_pod) or self._own.asked)
+        pods_known = self._own_pod_sought
         nodes_known = nodes is None or nodes.synced_at is not None
         # Where nodes cannot be read all Pods are neighbours. While they may still be read no Pod is.
         usable = pods_known and (nodes_known or bool(nodes and nodes.failure))

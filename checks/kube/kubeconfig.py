@@ -58,7 +58,7 @@ class Kubeconfig:
         self._clock = clock
         self._patience = patience
         self._start_thread = start_thread
-        # Guards who begins a renewal. It is never held while a thread is started, or anything is read or run.
+        # Lets one caller begin a renewal. It is not held while a thread starts, a file is read or a plugin runs.
         self._lock = threading.Lock()
         # Set at the end of the renewal under way; None while there is none.
         self._renewal: threading.Event | None = None
@@ -87,7 +87,7 @@ class Kubeconfig:
         return trusted_context(self._trust)
 
     def _current(self) -> Login:
-        """Return what is good now, renewing it when it is time to."""
+        """Return the credentials that are good now; begin to renew them when that is due."""
         renewal = self._renew_in_time()
         if renewal is not None and self._clock() >= self._login.good_until:
             renewal.wait(self._patience)

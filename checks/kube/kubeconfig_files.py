@@ -103,7 +103,7 @@ def _document(path: Path) -> dict[str, Any]:
 
 
 def _named(documents: Sequence[tuple[Path, dict[str, Any]]], kind: str, name: object) -> tuple[Path, dict[str, Any]]:
-    """Return what is in the first entry of a name, and its file."""
+    """Return the settings of the first entry of that name, and the file that holds it."""
     for path, document in documents:
         for entry in _entries(document, kind):
             if entry.get("name") == name:

@@ -75,8 +75,8 @@ def log_in(paths: Sequence[Path], context: str, clock: Callable[[], float]) -> L
     except KubeconfigError as error:
         raise KubeconfigError(f"kubeconfig {_joined(paths)}: {error}") from None
     except Exception as error:
-        # The package's messages name places in the file by what is in them, secrets included: they are cut at the first
-        # brace, and the original is not kept as the cause.
+        # The package's messages quote parts of the file, secrets included. They are cut at the first brace, and the
+        # original is not kept as the cause.
         why = " ".join(str(error).partition("{")[0].split()) or type(error).__name__
         raise KubeconfigError(f"kubeconfig {_joined(paths)}: {printable(why, LONGEST_WHY)}") from None
 

@@ -51,7 +51,7 @@ def read_pod(item: Object, *, listen_address: str = "") -> Pod:
     ``listen_address`` is the address that agents listen on: where it is loopback or link-local, so may the Pods' be.
 
     Raises:
-        OddObjectError: for a name, node or address that is none.
+        OddObjectError: for a malformed name, node name or address.
     """
     metadata, status = section(item, "metadata"), section(item, "status")
     allowed = _range(ipaddress.ip_address(listen_address)) if listen_address else ""
@@ -74,7 +74,7 @@ def is_cordoned(item: Object) -> bool:
     """Tell whether a Node is cordoned: by ``spec.unschedulable`` or by the taint of that meaning.
 
     Raises:
-        OddObjectError: for a name that is none.
+        OddObjectError: for a malformed name.
     """
     name_of(item)
     spec = section(item, "spec")

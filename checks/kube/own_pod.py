@@ -19,8 +19,8 @@ ASK_AGAIN_AFTER = 5.0
 class OwnPod:
     """Asks the API server for the Pod of a name, once; for one thread at a time, its attributes for any.
 
-    ``exists`` and ``node`` are what the answer says, False and empty before. ``asked`` tells that a request was made,
-    whatever became of it. ``on_error`` is called with the kind of each failed request.
+    ``exists`` and ``node`` are what the answer says, False and empty before. ``on_error`` is called with the kind of
+    each failed request.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class OwnPod:
         on_error: Callable[[str], None],
         clock: Callable[[], float],
     ) -> None:
-        self.exists = self.asked = False
+        self.exists = False
         self.node = ""
         self._api = api
         self._path = path
@@ -50,12 +50,11 @@ class OwnPod:
         self._asked_at = self._clock()
         try:
             self._look()
-            self._answered = True
         except ApiError as error:
             self._on_error(error.kind)
-        self.asked = True
-        if self._answered:
-            self._tell()
+            return
+        self._answered = True
+        self._tell()
 
     def _look(self) -> None:
         # By a list: to read a single Pod takes another permission.

@@ -1,4 +1,4 @@
-"""Pauses between the tries of a reflector: random, growing with the failures, and cut short when there is news."""
+"""Pauses between the tries of a reflector: random, growing with the failures, and cut short on a signal."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ class Counts:
 class Picture:
     """The Pods of the selection, the cordoned nodes, and the neighbours that follow. Any thread may call its methods.
 
-    ``own_pod`` is no neighbour. ``schedulable`` is what is said of the neighbours: True while the cordoned nodes are
-    known, None while they are not. Its size is bounded by the Pods and nodes that it is told of.
+    ``own_pod`` is no neighbour. The neighbours are shown with ``schedulable``: True while the cordoned nodes are known,
+    None while they are not. The caller bounds the number of Pods and nodes (``reflector.MOST_OBJECTS``).
     """
 
     def __init__(self, own_pod: str, clock: Callable[[], float], *, schedulable: bool | None) -> None:
@@ -78,7 +78,7 @@ class Picture:
                 self._put_node(name, cordoned=True)
 
     def mark_schedulable(self, schedulable: bool | None) -> None:
-        """Change what is said of all neighbours: a walk over all of them."""
+        """Show all neighbours with another ``schedulable``: this walks over all of them."""
         with self._lock:
             if schedulable is not self._schedulable:
                 self._schedulable = schedulable

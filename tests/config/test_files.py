@@ -29,7 +29,7 @@ def test_a_device_is_refused(path: str) -> None:
 
 
 def test_a_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
-    """Nobody writes to the FIFO, and the call returns all the same; no descriptor is left open."""
+    """A FIFO without a writer is refused at once; no descriptor is left open."""
     os.mkfifo(tmp_path / "fifo")
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(OSError, match="not a regular file"):

@@ -73,7 +73,7 @@ def test_changes_of_neighbours_are_logged_in_bounded_lines(lines: Lines) -> None
 
 
 def test_changes_held_back_are_logged_at_the_end(lines: Lines) -> None:
-    """An agent that stops logs what it had held back; what is the same as before is no change."""
+    """An agent that stops logs the changes held back; a change that was undone is not logged."""
     kept = NeighbourLog(lines.clock)
     kept.note(neighbours(1))
     kept.note(neighbours(1, 2))

@@ -106,7 +106,7 @@ def test_a_token_that_is_missing_or_a_directory(tmp_path: Path) -> None:
 
 
 def test_a_fifo_or_device_as_token_is_refused_at_once(tmp_path: Path) -> None:
-    """A FIFO that nobody writes to and a device that never ends are errors; no request waits for them."""
+    """A FIFO without a writer and an endless device are errors; no request waits for them."""
     file = tmp_path / "token"
     os.mkfifo(file)
     with pytest.raises(CredentialsError, match=f"token file {file}: not a regular file"):

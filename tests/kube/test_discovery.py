@@ -1,4 +1,4 @@
-"""Who the neighbours are, found from a real API server, and what is said while it fails."""
+"""The neighbours, found from a real API server."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_nothing_is_said_before_the_first_sync(kube: Kube) -> None:
 
 
 def test_pods_wait_for_nodes(kube: Kube) -> None:
-    """Pods alone are no picture: nobody is checked before it is known who is cordoned."""
+    """Before the cordoned nodes are known, no Pod is checked."""
     kube.server.faults.hang(NODES)
     with discovering(kube) as discovery:
         until(lambda: discovery.snapshot().known == 2)
@@ -91,7 +91,7 @@ def test_a_pod_without_an_address_is_no_neighbour(kube: Kube) -> None:
 
 
 def test_a_departed_pod_leaves_at_once(kube: Kube) -> None:
-    """A Pod that is deleted, or loses its label, is no neighbour from that moment, and whoever asked is told."""
+    """A Pod that is deleted, or loses its label, is no neighbour from that moment, and the receiver is called."""
     told: list[list[str]] = []
     with discovering(kube, on_change=lambda picture: told.append(names(picture))) as discovery:
         synced(discovery)
@@ -148,7 +148,7 @@ def test_host_network_and_pods_on_the_own_node(kube: Kube) -> None:
 
 
 def test_the_same_neighbours_are_the_same_tuple(kube: Kube) -> None:
-    """Bookmarks and changes elsewhere leave the tuple as it is, and nobody is told anything new."""
+    """Bookmarks and changes elsewhere leave the tuple as it is, and the receiver is not called."""
     told: list[Neighbourhood] = []
     with discovering(kube, on_change=told.append) as discovery:
         before = synced(discovery)

@@ -34,7 +34,7 @@ def kube(tmp_path: Path) -> Iterator[Kube]:
 
 
 def test_a_known_failure_settles_the_wait(kube: Kube) -> None:
-    """A caller that waits for the first picture is told as soon as it is known to fail, not at the timeout."""
+    """The wait for the first picture ends as soon as requests fail, before its timeout."""
     kube.server.faults.answer(PODS, 403, message="pods is forbidden")
     with discovering(kube) as discovery:
         before = time.monotonic()
@@ -115,8 +115,8 @@ def test_a_forbidden_watch_shows_in_state_and_age_and_lists_go_on(kube: Kube) ->
         assert wait_for_names(discovery, "pod-2").state.startswith("pods: 403 Forbidden")
 
 
-def test_a_reflector_that_pauses_is_woken_by_the_news_that_the_server_answers(kube: Kube) -> None:
-    """After an outage the pauses are long; an answer to anybody ends them all within a moment."""
+def test_a_pause_ends_when_the_api_server_answers_again(kube: Kube) -> None:
+    """After an outage the pauses are long; the first answer to any request ends them."""
     clock = Clock()
     with discovering(kube, random=lambda: 1.0, clock=clock) as discovery:
         synced(discovery)
@@ -132,7 +132,7 @@ def test_a_reflector_that_pauses_is_woken_by_the_news_that_the_server_answers(ku
 
 
 def test_an_api_server_that_comes_and_goes_wakes_rarely(kube: Kube) -> None:
-    """News of an answer shorten a pause once in a while only, however often they come."""
+    """An answer shortens the pauses once in a while only, however many answers come."""
     with discovering(kube, random=lambda: 1.0) as discovery:
         synced(discovery)
         kube.server.faults.answer(PODS, 503)
@@ -175,6 +175,20 @@ def test_an_own_pod_that_the_filter_leaves_out_is_found_and_warned_of_once(
         until(lambda: not discovery.snapshot().own_pod_unselected, SOON)
     found = [record.__dict__["facts"] for record in caplog.records if "does not select" in record.getMessage()]
     assert [(facts["pod"], facts["KUBENURSE_NEIGHBOUR_FILTER"]) for facts in found] == [("own", "app=kubenurse")]
+
+
+def test_an_own_pod_that_leaves_the_selection_takes_no_neighbour_away(kube: Kube) -> None:
+    """While the API server does not answer where the own Pod is, the neighbours stay."""
+    pictures: list[list[str]] = []
+    with discovering(kube, on_change=lambda picture: pictures.append(names(picture))) as discovery:
+        wait_for_names(discovery, "pod-1", "pod-2")
+        seen = len(pictures)
+        kube.server.faults.hang(PODS, verb="list")
+        kube.server.delete("pods", "pod-0")
+        assert kube.server.wait_for_request(lambda each: each.query.get("fieldSelector") == "metadata.name=pod-0")
+        kube.server.put("nodes", make_node("node-9", unschedulable=True), make_node("node-2", unschedulable=True))
+        assert wait_for_names(discovery, "pod-1").state == OK
+    assert [] not in pictures[seen:]
 
 
 def test_the_own_node_is_asked_for_until_there_is_an_answer(kube: Kube) -> None:

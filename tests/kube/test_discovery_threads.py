@@ -46,7 +46,7 @@ def test_each_thread_shows_that_it_lives(kube: Kube) -> None:
 
 @pytest.mark.parametrize("error", [SystemExit, MemoryError])
 def test_a_thread_that_dies_is_told(kube: Kube, error: type[BaseException]) -> None:
-    """An end that is no stop reaches the one who can end the process, with the thread's name."""
+    """An error that ends a thread is reported with the thread's name."""
     deaths: list[tuple[str, type[BaseException]]] = []
 
     def tell(picture: Neighbourhood) -> None:
@@ -59,7 +59,7 @@ def test_a_thread_that_dies_is_told(kube: Kube, error: type[BaseException]) -> N
 
 
 def test_a_death_is_logged_by_default(kube: Kube, caplog: pytest.LogCaptureFixture) -> None:
-    """Also where nobody asked to be told, a thread does not end without a word."""
+    """Without a receiver of its own, the death of a thread is logged."""
 
     def tell(picture: Neighbourhood) -> None:
         raise SystemExit("enough")
@@ -69,7 +69,7 @@ def test_a_death_is_logged_by_default(kube: Kube, caplog: pytest.LogCaptureFixtu
 
 
 def test_a_bug_of_a_receiver_does_not_end_the_publisher(kube: Kube, caplog: pytest.LogCaptureFixture) -> None:
-    """An error raised by what is told of pictures is logged, and the next picture is published."""
+    """An error raised by the receiver is logged, and the next picture is published."""
 
     def tell(picture: Neighbourhood) -> None:
         raise RuntimeError("a bug")
@@ -97,7 +97,7 @@ def test_threads_that_cannot_be_started_are_started_later(kube: Kube) -> None:
 
 
 def test_a_system_without_threads_is_an_error_of_the_start(kube: Kube) -> None:
-    """Where no thread is to be had at all, the start fails with the remedy, instead of going on without discovery."""
+    """Where the system gives no thread at all, the start fails with the remedy; it does not go on without discovery."""
 
     def start(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -124,7 +124,7 @@ def test_a_storm_of_events_makes_few_pictures(kube: Kube) -> None:
 
 
 def test_a_receiver_that_hangs_does_not_stop_the_reflectors(kube: Kube) -> None:
-    """Events are taken while the one who is told of pictures takes its time; the stop does not wait for it."""
+    """While the receiver hangs, events are still taken; the stop does not wait for it."""
     hanging, go_on = threading.Event(), threading.Event()
 
     def tell(picture: Neighbourhood) -> None:

@@ -41,7 +41,7 @@ def test_watches_that_open_and_are_refused_in_turn_stay_failing() -> None:
     for second in range(10, 100, 10):
         health.failed(second, "503")
         health.opened(second + 5.0)
-        health.ended(second + 5.5, "closed")
+        health.ended(second + 5.0 + STEADY / 2, "closed")
         assert failing(health, second + 9.0)
         assert health.status.synced_at == 0.0
 

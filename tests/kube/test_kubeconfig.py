@@ -141,7 +141,7 @@ def test_what_is_wrong_in_the_file_is_said_without_its_secrets(home: Home, chang
 
 @pytest.mark.parametrize("place", ["tokenFile", "client-certificate", "certificate-authority"])
 def test_a_fifo_is_refused_before_it_is_read(home: Home, place: str) -> None:
-    """A file of the kubeconfig that nobody writes to does not hold up the start."""
+    """A FIFO without a writer does not hold up the start."""
     fifo = home.directory / "fifo"
     os.mkfifo(fifo)
     (home.cluster if place == "certificate-authority" else home.user)[place] = str(fifo)

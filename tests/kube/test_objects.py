@@ -1,4 +1,4 @@
-"""Pods and Nodes read into facts: what is odd is refused, whatever it is."""
+"""Pods and Nodes are read into facts; odd ones are refused."""
 
 from __future__ import annotations
 

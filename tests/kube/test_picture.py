@@ -88,7 +88,7 @@ def test_a_picture_of_many_changes_equals_one_made_anew(changes: list[tuple[str,
 
 
 def test_what_is_said_of_nodes_can_change() -> None:
-    """While nodes are not known nobody is called schedulable; then all neighbours are, and new ones."""
+    """While nodes are not known, ``schedulable`` is None; then it is True for old and new neighbours."""
     picture = Picture(OWN, lambda: 0.0, schedulable=None)
     for number in (1, 2):
         picture.put_pod(f"pod-{number}", Neighbour(f"pod-{number}", f"10.0.0.{number}", "", "node-1", RUNNING))

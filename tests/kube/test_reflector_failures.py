@@ -193,7 +193,7 @@ def test_watches_that_end_at_once_are_a_failure(kube: Kube, watch: bytes, why: s
 
 
 def test_a_bug_does_not_end_it(kube: Kube, caplog: pytest.LogCaptureFixture) -> None:
-    """An error raised by a conversion, or by what is told of updates, is logged and followed by a list."""
+    """An error raised by the conversion or by ``on_update`` is logged and followed by a list."""
     wrong = ["convert", "update", "update"]
 
     def raise_at(place: str) -> None:

@@ -162,7 +162,7 @@ def test_a_pod_that_was_ready_never_starts_again_at_its_address() -> None:
 
 
 def test_a_grace_goes_on_while_the_pod_changes() -> None:
-    """News of a starting Pod do not prolong its grace; once it is ready nothing is waited for."""
+    """Changes of a starting Pod do not prolong its grace; once it is ready, its grace is over."""
     now = [100.0]
     kept = Starting(clock=lambda: now[0])
     assert kept.is_starting(neighbour(NOT_READY))

@@ -21,7 +21,7 @@ PROMPT = 5.0
 class Pauses(Sleeper):
     """Notes how long a reflector is to pause, and lets the first few pauses pass at once.
 
-    The one with the number ``hold_at``, counted from 1, lasts until ``go_on`` is set.
+    Pause number ``hold_at``, counted from 1, lasts until ``go_on`` is set.
     """
 
     def __init__(self, pass_at_once: int, hold_at: int) -> None:
