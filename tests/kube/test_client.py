@@ -116,7 +116,8 @@ def test_parsing_keeps_the_fields_that_are_used(kube: Kube) -> None:
     kube.server.put("pods", make_pod("pod-1", "node-1", "10.0.0.1", size=20_000, terminating=True))
     (item,) = pages(kube.client())[0].items
     assert len(str(item)) < 1000
-    assert item["metadata"].keys() == {"name", "deletionTimestamp", "resourceVersion"}
+    assert item["metadata"].keys() == {"name", "deletionTimestamp", "resourceVersion", "labels"}
+    assert item["metadata"]["labels"] == {}
     assert item["spec"] == {"nodeName": "node-1"}
     assert item["status"]["podIP"] == "10.0.0.1"
     assert all(status.keys() <= {"name", "state"} for status in item["status"]["containerStatuses"])
