@@ -49,7 +49,7 @@ logger = logging.getLogger("kubenurse.agent")
 # How long a request for a verdict waits for the first list of neighbours, in seconds.
 FIRST_SYNC_WAIT = 2.0
 # Fewer than the server has connections: neighbours are answered however many wait to hear how this agent is.
-MOST_WAITING = 48
+MOST_WAITING = 24
 
 NOT_DISCOVERED = Neighbourhood(state=SKIPPED)
 
