@@ -33,8 +33,9 @@ CLIENT_ADDRESS = "127.0.9.1"
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: text/plain\r\nConnection: close\r\n\r\n"
 START = """
 import sys
-sys.setswitchinterval({seconds})
 sys.path.insert(0, {directory!r})
+from checks.web import server
+server.SWITCH_INTERVAL_SECONDS = {seconds}
 import kubenurse
 sys.exit(kubenurse.main([]))
 """

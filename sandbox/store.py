@@ -1,4 +1,4 @@
-"""What the sandbox's API server remembers: objects, their versions, a bounded history, and who asked for what.
+"""The memory of the sandbox's API server: objects, their versions and a bounded history.
 
 Behaviour: "Kubernetes API Concepts" (https://kubernetes.io/docs/reference/using-api/api-concepts/), in particular
 "Efficient detection of changes", "410 Gone responses" and "Retrieving large results sets in chunks".
@@ -15,7 +15,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from checks.config.selector import Selector, parse_selector
+from checks.config.selector import Requirement, parse_selector
+from sandbox.labels import match
 from sandbox.objects import Object
 
 HISTORY = 1000
@@ -25,7 +26,7 @@ PODS = "pods"
 NODES = "nodes"
 KINDS = {PODS: "Pod", NODES: "Node"}
 
-# The fields that a fieldSelector may name, and how they read; a boolean that is not there reads "false".
+# The fields that a fieldSelector may name, and their values as text. A missing boolean is "false".
 _FIELDS: Mapping[str, Mapping[str, Callable[[Object], str]]] = {
     PODS: {
         "metadata.name": lambda pod: str(pod["metadata"]["name"]),
@@ -41,12 +42,12 @@ _FIELDS: Mapping[str, Mapping[str, Callable[[Object], str]]] = {
 
 
 class GoneError(Exception):
-    """The version or the continue token asked for is too old."""
+    """The version or the continue token of a request is too old."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One object before and after; None where it did not exist."""
+    """One object before and after a change. None stands for an object that does not exist."""
 
     version: int
     kind: str
@@ -56,11 +57,11 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which objects of a kind are asked for."""
+    """The objects of a kind that a request selects."""
 
     kind: str
     namespace: str
-    labels: Selector
+    labels: tuple[Requirement, ...]
     fields: tuple[tuple[str, str, bool], ...]
 
     @classmethod
@@ -75,16 +76,16 @@ class Selection:
         )
 
     def matches(self, item: Object | None) -> bool:
-        """Tell whether the object is among those asked for."""
+        """Tell whether the object is selected."""
         if item is None or (self.namespace and item["metadata"].get("namespace") != self.namespace):
             return False
         read = _FIELDS[self.kind]
-        return self.labels.matches(item["metadata"].get("labels", {})) and all(
+        return match(self.labels, item["metadata"].get("labels", {})) and all(
             (read[name](item) == value) is equal for name, value, equal in self.fields
         )
 
     def event(self, change: Change) -> tuple[str, Object] | None:
-        """Return the watch event that this selection sees in a change: leaving the selection is a deletion."""
+        """Return the watch event of a change for this selection. An object that leaves the selection is deleted."""
         if change.kind != self.kind:
             return None
         if self.matches(change.after):
@@ -125,7 +126,7 @@ class Store:
         self._objects: dict[str, dict[tuple[str, str], Object]] = {kind: {} for kind in KINDS}
         self._history: deque[Change] = deque(maxlen=HISTORY)
         self._snapshots: OrderedDict[str, tuple[int, list[Object]]] = OrderedDict()
-        # Versions of a cluster that is made anew are higher than all before it, as with a real etcd that goes on.
+        # A new cluster has higher versions than all earlier ones, like an etcd that keeps its data.
         self._version = time.time_ns() // 1000
         self._oldest = self._version  # for new watches
         self._forgotten = self._version  # for those that are open
@@ -149,7 +150,7 @@ class Store:
             self._remember(Change(self._version, kind, before, after))
 
     def delete(self, kind: str, name: str) -> None:
-        """Remove the objects of that name; KeyError when there is none."""
+        """Remove the objects of that name. Raises KeyError if there is none."""
         with self.changed:
             keys = [key for key in self._objects[kind] if key[1] == name]
             if not keys:
@@ -166,12 +167,12 @@ class Store:
         self.changed.notify_all()
 
     def compact(self) -> None:
-        """Let all versions until now be too old for new watches, and forget unfinished listings.
+        """Make all versions up to now too old for new watches, and forget unfinished listings.
 
-        Watches that are open go on, as they do when etcd compacts.
+        Open watches continue, as they do when etcd compacts.
         """
         with self.changed:
-            # A version of its own, so that even one who has seen everything until now is too old.
+            # The new version makes a client too old that has seen all changes.
             self._version += 1
             self._oldest = self._version
             self._snapshots.clear()
@@ -182,7 +183,7 @@ class Store:
             return self._objects[kind].get((namespace, name))
 
     def select(self, selection: Selection) -> tuple[int, list[Object]]:
-        """Return the version and the objects asked for, ordered by namespace and name."""
+        """Return the version and the selected objects, ordered by namespace and name."""
         with self.changed:
             objects = self._objects[selection.kind]
             return self._version, [objects[key] for key in sorted(objects) if selection.matches(objects[key])]
@@ -208,12 +209,12 @@ class Store:
             return version, items[:limit], following, len(items) - limit
 
     def is_watchable(self, version: int) -> bool:
-        """Tell whether a new watch may begin at a version; else it is too old."""
+        """Tell whether a new watch may begin at a version, because that is not too old."""
         with self.changed:
             return version >= self._oldest
 
     def changes_since(self, version: int) -> tuple[int, Sequence[Change]]:
-        """Return the latest version, and the changes from the one that an open watch has seen to it.
+        """Return the latest version, and the changes since the one that an open watch has seen.
 
         Raises:
             GoneError: when the watch was too slow for the history.

@@ -8,7 +8,7 @@ from typing import Any
 from checks.text import printable
 
 
-def render(document: Mapping[str, Any], skips: Mapping[str, str]) -> str:
+def as_table(document: Mapping[str, Any], skips: Mapping[str, str]) -> str:
     """Return the table: a line a check with its state, time and address, then the neighbourhood.
 
     ``skips`` gives the reason of a check that is not made, by its type; without one it says ``skipped``.

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from checks.config import convert
+from checks.config import convert, pem
+from checks.config.files import read_regular
 from checks.config.proxies import Proxies
 from checks.config.settings import Config, ConfigError
 from checks.config.variables import VARIABLES, Variable, port_number
@@ -17,11 +18,11 @@ from checks.text import escaped
 
 _MOST_WARNINGS = 20
 _LONGEST_SHOWN = 200  # characters of a value
-_LONGEST_WHY = 1_000  # characters of what is wrong with it; the checks of EXTRA_CHECKS may be many
+_LONGEST_WHY = 1_000  # characters of the reason; EXTRA_CHECKS may hold many checks
 
 # A Service named kubenurse gives every Pod of its namespace KUBENURSE_PORT=tcp://10.0.0.1:8080 and many more, and one
 # named kubenurse-tls KUBENURSE_TLS_PORT ("service links", see "Discovering services" in the Kubernetes documentation).
-# None of them is meant for the agent.
+# These variables are not meant for the agent.
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
 _SERVICE_LINK_NAME = re.compile(
     r"KUBENURSE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
@@ -31,7 +32,7 @@ _SERVICE_LINK_NAME = re.compile(
 def load(environ: Mapping[str, str] = os.environ, hostname: Callable[[], str] = socket.gethostname) -> Config:
     """Read the configuration from environment variables and the files that they name.
 
-    Values are stripped; an empty one is unset.
+    Values are stripped; an empty value counts as unset.
 
     Raises:
         ConfigError: with all problems at once.
@@ -44,7 +45,7 @@ def load(environ: Mapping[str, str] = os.environ, hostname: Callable[[], str] = 
             _convert(variable, texts[variable.name], values)
         except ValueError as error:
             wrong[variable.name] = str(error)
-            # Goes on with the default, to find what else is wrong.
+            # The default stands in, so that further problems are found.
             _convert(variable, "", values)
     config = _complete(values, texts, environ, hostname)
     for names, message in _contradictions(config):
@@ -70,11 +71,12 @@ def _convert(variable: Variable, text: str, values: dict[str, Any]) -> None:
 def _complete(
     values: dict[str, Any], texts: Mapping[str, str], environ: Mapping[str, str], hostname: Callable[[], str]
 ) -> Config:
-    """Add what comes from other places than the variable of its name."""
+    """Add the settings that come from elsewhere than a variable of their own."""
     values.setdefault("pod_name", _object_name(hostname()))
     values.setdefault("namespace", _namespace_of(values["serviceaccount_dir"]))
     values.setdefault("kubeconfig", _kubeconfig_at_home(environ))
     values["api_dns_is_set"] = bool(texts["KUBERNETES_SERVICE_DNS"])
+    values["kubeconfig_is_set"] = bool(texts["KUBECONFIG"])
     values["proxies"] = Proxies(*(values.pop(name, "") for name in ("http_proxy", "https_proxy", "no_proxy")))
     return Config(**values, warnings=tuple(_warnings(environ)))
 
@@ -89,8 +91,7 @@ def _object_name(hostname: str) -> str:
 
 def _namespace_of(serviceaccount_dir: Path) -> str:
     try:
-        with (serviceaccount_dir / "namespace").open(encoding="utf-8") as file:
-            return convert.namespace(file.read(1000).strip())
+        return convert.namespace(read_regular(serviceaccount_dir / "namespace", 1000).decode().strip())
     except (OSError, ValueError):
         return ""
 
@@ -102,9 +103,9 @@ def _kubeconfig_at_home(environ: Mapping[str, str]) -> tuple[Path, ...]:
 
 
 def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Find what only several variables together do wrong: their names, the one to blame first, and what is wrong.
+    """Find contradictions between variables: their names, the variable to change first, and what is wrong.
 
-    It is no news where one of them is wrong by itself.
+    The caller drops a contradiction that involves a variable which is wrong in itself.
     """
     if config.use_tls:
         yield from _tls_contradictions(config)
@@ -127,20 +128,20 @@ def _tls_contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]
     if config.cert_file is None:
         return
     try:
-        convert.check_certificates(config.cert_file)
+        pem.check_certificates(config.cert_file)
     except ValueError as error:
         yield ("KUBENURSE_CERT_FILE",), str(error)
         return
     if config.cert_key is None:
         return
     try:
-        convert.check_key(config.cert_key, config.cert_file)
+        pem.check_key(config.cert_key, config.cert_file)
     except ValueError as error:
         yield ("KUBENURSE_CERT_KEY",), str(error)
 
 
 def _warnings(environ: Mapping[str, str]) -> list[str]:
-    """Name the variables that look like the agent's but are none of them, misspelt ones most likely."""
+    """Name the unknown variables with the agent's prefix: they are probably misspelt."""
     known = {variable.name for variable in VARIABLES}
     unknown = [
         name

@@ -13,7 +13,8 @@ class Config:
     """What the agent is told to do. Durations are seconds; an empty text means unset.
 
     ``api_host`` is an address (IPv6 without brackets) or name, empty outside a cluster; ``api_dns_is_set`` tells
-    whether the user named the API server. ``kubeconfig`` are files that exist. ``histogram_buckets`` are seconds,
+    whether the user named the API server. ``kubeconfig`` are files that exist;
+    ``kubeconfig_is_set`` tells whether the user named them. ``histogram_buckets`` are seconds,
     without +Inf. ``warnings`` are sentences for the log. URLs may hold passwords and are left out of the repr.
     """
 
@@ -59,11 +60,12 @@ class Config:
     log_format: str
     proxies: Proxies = field(repr=False)
     kubeconfig: tuple[Path, ...]
+    kubeconfig_is_set: bool
     warnings: tuple[str, ...]
 
 
 class ConfigError(ValueError):
-    """The environment is no configuration; ``problems`` are all reasons, each ``NAME='value': wrong, expected``."""
+    """The configuration is wrong; ``problems`` are all reasons, each ``NAME='value': wrong, expected``."""
 
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__("\n".join(problems))

@@ -1,85 +1,51 @@
 """Lists and watches of the Kubernetes API over urllib3, in little memory.
 
-Protocol: "Kubernetes API Concepts" (https://kubernetes.io/docs/reference/using-api/api-concepts/). Every request has a
-connection of its own, except that the pages of one list share theirs. Redirects are not followed and proxies not
-used: the token goes to the API server and nowhere else.
+Protocol: "Kubernetes API Concepts" (https://kubernetes.io/docs/reference/using-api/api-concepts/). Each list and each
+watch has a connection of its own. Redirects are not followed and proxies are not used: the token goes to the API
+server only.
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import random as random_module
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from urllib3.connection import HTTPSConnection
-from urllib3.exceptions import HTTPError, ReadTimeoutError
-from urllib3.response import HTTPResponse
-
 from checks import __version__
+from checks.kube.answer import Answer
 from checks.kube.credentials import Credentials
-from checks.kube.errors import CONNECTION, GONE, PROTOCOL, TIMEOUT, ApiError, integer, refusal, translated
+from checks.kube.decode import Object, section, text_of
+from checks.kube.errors import CONNECTION, GONE, ApiError, translated
+from checks.kube.listing import LARGEST_LIST, MOST_ITEMS, Page, Progress
+from checks.kube.watching import Event, events
+from checks.kube.wire import Connection
+from checks.probe.resolver import Resolver
 
-# A page is in memory while it is read, as bytes and parsed: with 250 Pods of 6 KB that is 2 MB more.
-PAGE_LIMIT = 100
-# etcd takes objects of 1.5 MiB by default; as JSON, with an event around it, one is not three times as large.
-LONGEST_LINE = 4 * 1024 * 1024
-LARGEST_PAGE = 64 * 1024 * 1024
-LARGEST_ERROR = 64 * 1024
+__all__ = ["Event", "KubeApi", "Object", "Page", "section", "text_of"]
+
+# The page size of client-go and kubectl. A page is decoded as it arrives, so memory does not depend on its size.
+PAGE_LIMIT = 500
 LIST_RESTARTS = 2
-_CHUNK = 64 * 1024
-
-# A peer that is gone without a word is noticed after about a minute and a half, also where nothing is sent to it.
-_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
-
-Object = dict[str, Any]
-
-# All that is kept of any object, wherever it stands; what an object is made of beyond this is gone while it is parsed.
-_LIST_FIELDS = ("metadata", "items", "resourceVersion", "continue")
-_OBJECT_FIELDS = ("name", "deletionTimestamp", "spec", "nodeName", "unschedulable", "taints", "key")
-_STATUS_FIELDS = ("status", "phase", "podIP", "hostIP", "conditions", "kind", "code", "message")
-_START_FIELDS = ("startTime", "containerStatuses", "state", "running", "startedAt")
-_REFUSAL_FIELDS = ("details", "retryAfterSeconds")
-_EVENT_FIELDS = ("type", "object")
-_KEPT = frozenset((*_LIST_FIELDS, *_OBJECT_FIELDS, *_STATUS_FIELDS, *_START_FIELDS, *_REFUSAL_FIELDS, *_EVENT_FIELDS))
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A part of a list. ``first``: what earlier pages said is void, the list begins (again)."""
-
-    items: list[Object]
-    resource_version: str
-    first: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What a watch tells: ``type`` is ADDED, MODIFIED, DELETED or BOOKMARK (which has no more than a version)."""
-
-    type: str
-    object: Object
-
-    @property
-    def resource_version(self) -> str:
-        """The version to go on from after this event."""
-        return text_of(section(self.object, "metadata"), "resourceVersion")
+# Bytes, including those of the body that are read with the head.
+LARGEST_HEAD = 128 * 1024
+# Seconds that a server may be late in ending a watch.
+WATCH_GRACE = 30.0
 
 
 class KubeApi:
-    """A client for one API server. Methods may be called from any thread; all times are in seconds.
+    """A client for one API server. Any thread may call its methods. All times are in seconds.
 
-    ``connect_timeout`` is for connecting and the TLS handshake, each; ``request_timeout`` for a whole page, and for
-    the begin of a watch. A watch lasts a random time within ``watch_seconds``, so that a fleet's don't end together,
-    and ends early when nothing at all came for ``silence``: bookmarks come every minute. A page of a list has at most
-    ``page_limit`` objects and ``largest_page`` bytes.
+    - ``connect_timeout``: for name resolution, TCP and the TLS handshake together.
+    - ``request_timeout``: from a request to the end of the answer's head, for lists and watches.
+    - ``list_timeout``: for a whole list with all its pages.
+    - ``watch_seconds``: a watch lasts a random time between these two, so that the watches of a fleet end at different
+      times. ``watch_grace`` later the client ends a watch that the server has not ended.
+    - ``silence``: a watch without a complete event for so long is ended. Bookmarks arrive every minute.
+    - ``page_limit``: the objects of a page, if the server pages.
+    - ``most_items``, ``largest_list``: the most objects and bytes of a whole list.
     """
 
     def __init__(
@@ -88,64 +54,78 @@ class KubeApi:
         *,
         connect_timeout: float = 5.0,
         request_timeout: float = 15.0,
+        list_timeout: float = 30.0,
         watch_seconds: tuple[float, float] = (120.0, 240.0),
+        watch_grace: float = WATCH_GRACE,
         silence: float = 90.0,
         page_limit: int = PAGE_LIMIT,
-        largest_page: int = LARGEST_PAGE,
+        most_items: int = MOST_ITEMS,
+        largest_list: int = LARGEST_LIST,
         random: Callable[[], float] = random_module.random,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._credentials = credentials
         self._connect_timeout = connect_timeout
         self._request_timeout = request_timeout
+        self._list_timeout = list_timeout
         self._watch_seconds = watch_seconds
+        self._watch_grace = watch_grace
         self._silence = silence
         self._page_limit = page_limit
-        self._largest_page = largest_page
+        self._most_items = most_items
+        self._largest_list = largest_list
         self._random = random
-        self._clock = clock
+        self._resolver = Resolver()
         self._lock = threading.Lock()
         self._closed = False
-        # Bounded by the requests under way, one for each calling thread. The sockets are kept too, as a connection
-        # forgets its own once the server says that it will close it: the answer still comes by it.
-        self._open: dict[HTTPSConnection, socket.socket] = {}
+        # Bounded by the requests under way, one for each calling thread.
+        self._open: set[Connection] = set()
 
     def list_pages(self, path: str, params: Mapping[str, str]) -> Iterator[Page]:
-        """Yield a list page by page, all of one version.
+        """Yield a list page by page, all of one version. Read a page's ``items`` before the next page.
 
-        When that version expires on the way, the list begins again, at most ``LIST_RESTARTS`` times: the page says so.
+        ``resourceVersion`` in ``params`` selects the version. 0, the default, takes the one that the API server has in
+        memory. It then answers with a single page, unless it runs without a watch cache. An empty value takes the
+        newest version from etcd. Any other value takes that version or a newer one.
+        If the version expires between two pages, the list begins again with the newest version, at most
+        ``LIST_RESTARTS`` times.
 
         Raises:
-            ApiError: for anything that goes wrong.
+            ApiError: for any failure. ``items`` of a page raises it too.
         """
+        until = time.perf_counter() + self._list_timeout
+        progress = Progress(self._most_items, self._largest_list)
         restarts = 0
         token = ""
         with self._connection() as connection:
             while True:
-                query = {**params, "limit": str(self._page_limit), **({"continue": token} if token else {})}
-                try:
-                    document = self._get(connection, path, query)
-                except ApiError as error:
-                    if error.kind != GONE or not token or restarts == LIST_RESTARTS:
-                        raise
-                    restarts += 1
-                    token = ""
-                    continue
-                metadata = section(document, "metadata")
-                items = [item for item in document.get("items") or () if isinstance(item, dict)]
-                yield Page(items, text_of(metadata, "resourceVersion"), first=not token)
-                token = text_of(metadata, "continue")
+                query = self._list_query(params, token, newest=restarts > 0)
+                with self._ask(connection, path, query, until, encoding="gzip") as answer:
+                    if answer.status != 200:
+                        error = answer.refusal()
+                        if error.kind != GONE or not token or restarts == LIST_RESTARTS:
+                            raise error
+                        restarts += 1
+                        token = ""
+                        progress = Progress(self._most_items, self._largest_list)
+                        continue
+                    # Small chunks have as many bytes of framing as of content.
+                    answer.wire.allow(until, 2 * self._largest_list, self._late(self._list_timeout))
+                    page = Page(answer.body(self._largest_list), progress, first=not token)
+                    yield page
+                    for _ in page.items:
+                        pass  # the token may follow items that the caller has not read
+                    token = progress.next_token(page)
                 if not token:
                     return
 
     @contextlib.contextmanager
     def watch(self, path: str, params: Mapping[str, str], resource_version: str) -> Iterator[Iterator[Event]]:
-        """Open a watch from a version on; within the ``with``, it is open, and yields events until it ends.
+        """Open a watch from a version on. It yields events until it ends, and leaving the ``with`` block closes it.
 
-        It ends in peace at its time, and when it was silent for too long. Leaving the ``with`` closes it.
+        The end of its time and too long a silence end it without an error.
 
         Raises:
-            ApiError: for anything else; of kind ``gone`` when the version is too old.
+            ApiError: for any failure, of kind ``gone`` if the version is too old.
         """
         shortest, longest = self._watch_seconds
         seconds = max(1, round(shortest + (longest - shortest) * self._random()))
@@ -156,166 +136,68 @@ class KubeApi:
             "resourceVersion": resource_version,
             "timeoutSeconds": str(seconds),
         }
-        with self._connection() as connection, contextlib.closing(self._ask(connection, path, query)) as response:
-            if response.status != 200:
-                raise self._refusal(response)
-            self._open[connection].settimeout(self._silence)
-            yield self._events(response)
+        until = time.perf_counter() + seconds + self._watch_grace
+        # API servers do not pack watches, and packing would delay events.
+        with (
+            self._connection() as connection,
+            self._ask(connection, path, query, until, encoding="identity") as answer,
+        ):
+            if answer.status != 200:
+                raise answer.refusal()
+            yield events(answer, self._silence, until)
 
     def close(self) -> None:
         """End the requests under way, with an ApiError to their callers, and refuse new ones."""
         with self._lock:
             self._closed = True
-            open_now = tuple(self._open.values())
-        for sock in open_now:
-            _shut(sock)
+            open_now = tuple(self._open)
+        self._resolver.abort()
+        for connection in open_now:
+            connection.shut()
 
     @contextlib.contextmanager
-    def _connection(self) -> Iterator[HTTPSConnection]:
-        """Hold a verified connection that ``close`` can end; errors within come out as ApiError."""
+    def _connection(self) -> Iterator[Connection]:
+        """Hold a verified connection that ``close`` can end. Errors in the block become ApiErrors."""
         with translated():
-            url = urlsplit(self._credentials.base_url)
-            connection = HTTPSConnection(
-                url.hostname or "",
-                url.port or 443,
-                timeout=self._connect_timeout,
-                ssl_context=self._credentials.context(),
-                server_hostname=self._credentials.server_name,
-                socket_options=_socket_options(),
-            )
+            connection = Connection(self._credentials, self._connect_timeout, self._resolver)
             try:
+                with self._lock:
+                    self._open.add(connection)
                 yield connection
             finally:
                 with self._lock:
-                    self._open.pop(connection, None)
-                connection.close()
+                    self._open.discard(connection)
+                connection.end()
 
-    def _ask(self, connection: HTTPSConnection, path: str, query: Mapping[str, str]) -> HTTPResponse:
-        """Send a request and return the answer, of which the body is still to come."""
-        headers = {
-            **self._credentials.headers(),
+    def _ask(self, connection: Connection, path: str, query: Mapping[str, str], until: float, encoding: str) -> Answer:
+        """Send a request and return the answer as soon as its head has arrived."""
+        if self._closed:
+            raise ApiError(CONNECTION, "this client is closed")
+        headers = self._credentials.headers()
+        secret = headers.get("Authorization", "").rpartition(" ")[2]
+        headers |= {
             "Accept": "application/json",
+            "Accept-Encoding": encoding,
             "User-Agent": f"kubenurse/{__version__}",
         }
-        if connection.sock is None:
-            self._connect(connection)
-        connection.timeout = self._request_timeout
+        wire = connection.wire()
+        in_time = min(until, time.perf_counter() + self._request_timeout)
+        wire.allow(in_time, LARGEST_HEAD, self._late(self._request_timeout))
         prefix = urlsplit(self._credentials.base_url).path.rstrip("/")
         connection.request("GET", f"{prefix}{path}?{urlencode(query)}", headers=headers, preload_content=False)
-        return connection.getresponse()
+        return Answer(connection.getresponse(), wire, secret)
 
-    def _connect(self, connection: HTTPSConnection) -> None:
-        """Connect, and let ``close`` know of it."""
-        if not self._closed:
-            connection.timeout = self._connect_timeout
-            connection.connect()
-        with self._lock:
-            if self._closed or connection.sock is None:
-                raise ApiError(CONNECTION, "this client is closed")
-            self._open[connection] = connection.sock
+    def _list_query(self, params: Mapping[str, str], token: str, *, newest: bool) -> dict[str, str]:
+        query = {"resourceVersion": "0", **params, "limit": str(self._page_limit)}
+        if token:
+            query["continue"] = token
+        if token or newest or not query["resourceVersion"]:
+            # A continue token contains its version.
+            del query["resourceVersion"]
+        elif query["resourceVersion"] != "0":
+            query["resourceVersionMatch"] = "NotOlderThan"
+        return query
 
-    def _get(self, connection: HTTPSConnection, path: str, query: Mapping[str, str]) -> Object:
-        """Return the answer's document."""
-        with contextlib.closing(self._ask(connection, path, query)) as response:
-            if response.status != 200:
-                raise self._refusal(response)
-            return _parse(self._body(response, self._largest_page))
-
-    def _body(self, response: HTTPResponse, largest: int) -> bytearray:
-        """Return a whole body of at most ``largest`` bytes, in time."""
-        deadline = self._clock() + self._request_timeout
-        body = bytearray()
-        # Whatever has come is taken at once: to wait for more would be to look at the clock once that is there.
-        while chunk := response.read1(_CHUNK):
-            body += chunk
-            if len(body) > largest:
-                raise ApiError(PROTOCOL, f"an answer of more than {largest} bytes")
-            if self._clock() > deadline:
-                raise ApiError(TIMEOUT, f"the answer took longer than {self._request_timeout:g} s")
-        return body
-
-    def _refusal(self, response: HTTPResponse) -> ApiError:
-        """Translate an answer other than 200; what is in its body, a Status object if all is well, says why."""
-        try:
-            status = _parse(self._body(response, LARGEST_ERROR))
-        except (ApiError, HTTPError, OSError, http.client.HTTPException):
-            status = {}
-        # An HTTP date (RFC 9110, section 10.2.3) is not what API servers send here.
-        after = response.headers.get("Retry-After", "")
-        return refusal(response.status, status, float(after) if after.isdecimal() else None)
-
-    def _events(self, response: HTTPResponse) -> Iterator[Event]:
-        """Yield a watch's events until it ends."""
-        with translated():
-            for line in _lines(response):
-                event = _parse(line)
-                item = event.get("object")
-                if not isinstance(item, dict):
-                    raise ApiError(PROTOCOL, "a watch event without an object")
-                if event.get("type") == "ERROR":
-                    raise refusal(integer(item.get("code")), item, None)
-                yield Event(text_of(event, "type"), item)
-
-
-def section(item: Object, name: str) -> Object:
-    """Return the object in a field, empty when there is none."""
-    value = item.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def text_of(item: Object, name: str) -> str:
-    """Return the string in a field, empty when there is none."""
-    value = item.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _lines(response: HTTPResponse) -> Iterator[bytearray]:
-    """Yield the lines of a body that goes on, as they come; end after silence."""
-    rest = bytearray()
-    chunks = response.stream(_CHUNK)
-    while True:
-        try:
-            chunk = next(chunks, None)
-        except ReadTimeoutError:
-            return
-        if chunk is None:
-            return
-        rest += chunk
-        *lines, remains = rest.split(b"\n")
-        yield from filter(None, lines)
-        rest = remains
-        if len(rest) > LONGEST_LINE:
-            raise ApiError(PROTOCOL, f"a watch event of more than {LONGEST_LINE} bytes")
-
-
-def _keep(fields: Object) -> Object:
-    return {name: value for name, value in fields.items() if name in _KEPT}
-
-
-def _parse(text: bytes | bytearray) -> Object:
-    """Parse a document, keeping no more of it than ``_KEPT``; the rest never exists all at once."""
-    try:
-        document = json.loads(text, object_hook=_keep)
-    except (ValueError, RecursionError) as error:
-        raise ApiError(PROTOCOL, f"not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise ApiError(PROTOCOL, "not a JSON object")
-    return document
-
-
-def _socket_options() -> list[tuple[int, int, int | bytes]]:
-    options: list[tuple[int, int, int | bytes]] = [
-        *HTTPSConnection.default_socket_options,
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    ]
-    for name, value in _KEEPALIVE.items():
-        # What the platform does not have is left at its default.
-        if hasattr(socket, name):
-            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
-    return options
-
-
-def _shut(sock: socket.socket) -> None:
-    """End a connection that another thread is blocked on, below TLS: that thread is in the middle of its state."""
-    with contextlib.suppress(OSError):
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    @staticmethod
+    def _late(seconds: float) -> str:
+        return f"the answer took longer than {seconds:g} s"

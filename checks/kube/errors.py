@@ -13,14 +13,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    NameResolutionError,
-    NewConnectionError,
-    ReadTimeoutError,
-    SSLError,
-)
+from urllib3.exceptions import HTTPError, SSLError
 
 from checks.kube.credentials import CredentialsError
 
@@ -38,15 +31,20 @@ KINDS = (FORBIDDEN, UNAUTHORIZED, GONE, THROTTLED, SERVER_ERROR, TIMEOUT, CONNEC
 """All values of ``ApiError.kind``: a closed set, as they are a metric's label."""
 
 LONGEST_REASON = 300
-# Seconds; nobody who follows waits as long, but a number from outside gets a bound where it comes in.
+# The characters of a server's message that are read. ``LONGEST_REASON`` of them are shown.
+LONGEST_MESSAGE = 4096
+# A message may share fewer characters in a row than this with a token.
+LONGEST_SHARED = 16
+REDACTED = "[redacted]"
+# Seconds. Callers wait for less, but a number from outside is bounded where it is read.
 LONGEST_WISH = 86_400
 
 
 class ApiError(Exception):
     """A request to the API server that failed.
 
-    ``kind`` is one of ``KINDS``; ``retry_after`` is the seconds that the server asked to wait, None when it did not.
-    The message is the reason in words, bounded, on one line.
+    ``kind`` is one of ``KINDS``. ``retry_after`` is the seconds that the server asked to wait, or None.
+    The message is the reason in words: one line of at most ``LONGEST_REASON`` characters.
     """
 
     def __init__(self, kind: str, reason: str, retry_after: float | None = None) -> None:
@@ -58,41 +56,41 @@ class ApiError(Exception):
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Let the errors of sockets, TLS, urllib3 and credentials out as ApiError."""
+    """Translate the errors of sockets, TLS, urllib3 and credentials into ApiError."""
     try:
         yield
     except CredentialsError as error:
         raise ApiError(CREDENTIALS, str(error)) from error
     except (OSError, HTTPError, http.client.HTTPException) as error:
-        raise _unreached(error) from error
+        # Not chained: errors of http.client quote the server, which may quote the request's Authorization header.
+        raise _unreached(error) from None
 
 
 def _unreached(error: Exception) -> ApiError:
     """Say why there was no whole answer."""
-    if isinstance(error, NameResolutionError):
-        again = isinstance(error.__cause__, socket.gaierror) and error.__cause__.errno == socket.EAI_AGAIN
+    cause = error.args[0] if isinstance(error, SSLError) else error
+    if isinstance(cause, socket.gaierror):
+        again = cause.errno == socket.EAI_AGAIN
         return ApiError(CONNECTION, f"dns: {'no usable answer from the name servers' if again else 'name not known'}")
-    # To urllib3, a refused connection is one that took too long, by its class.
-    cause = error.__cause__ if isinstance(error, NewConnectionError) else error
-    if isinstance(cause, (TimeoutError, ConnectTimeoutError, ReadTimeoutError)):
+    if isinstance(cause, TimeoutError):
         return ApiError(TIMEOUT, "timed out")
-    if isinstance(cause, SSLError):
-        cause = cause.args[0]
     if isinstance(cause, ssl.SSLCertVerificationError):
         return ApiError(TLS, f"tls: {cause.verify_message}")
     if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
         return ApiError(TLS, f"tls: {cause.reason or cause}")
     if isinstance(cause, OSError) and cause.errno and not isinstance(cause, ssl.SSLError):
         return ApiError(CONNECTION, f"connection: {os.strerror(cause.errno).lower()}")
-    if isinstance(cause, http.client.BadStatusLine) and not isinstance(cause, ConnectionError):
+    if isinstance(cause, http.client.HTTPException) and not isinstance(
+        cause, http.client.IncompleteRead | ConnectionError
+    ):
         return ApiError(PROTOCOL, "not HTTP")
     return ApiError(CONNECTION, "connection: closed too early")
 
 
 def refusal(code: int, status: Mapping[str, Any], retry_after: float | None) -> ApiError:
-    """Translate a Status object (meta/v1), or what there is of one, that came with an HTTP status code.
+    """Translate a Status object (meta/v1), possibly incomplete, and its HTTP status code.
 
-    ``retry_after`` is the seconds of the answer's Retry-After header; without, the Status object's count.
+    ``retry_after`` is the seconds of the answer's Retry-After header. Without it, those of the Status object count.
     """
     if retry_after is None and isinstance(details := status.get("details"), dict):
         retry_after = float(min(max(0, integer(details.get("retryAfterSeconds"))), LONGEST_WISH)) or None
@@ -101,6 +99,27 @@ def refusal(code: int, status: Mapping[str, Any], retry_after: float | None) -> 
     by_code = {401: UNAUTHORIZED, 403: FORBIDDEN, 410: GONE, 429: THROTTLED}
     kind = by_code.get(code, SERVER_ERROR if code >= 500 else PROTOCOL)
     return ApiError(kind, f"{code} {phrase}{message}", retry_after)
+
+
+def redacted(text: str, secret: str) -> str:
+    """Replace every part of a text that shares ``LONGEST_SHARED`` or more characters in a row with a secret.
+
+    The text is cut to ``LONGEST_MESSAGE`` characters first. The time is linear in the lengths of both.
+    """
+    text = text[:LONGEST_MESSAGE]
+    length = min(LONGEST_SHARED, len(secret))
+    if not length:
+        return text
+    pieces = {secret[at : at + length] for at in range(len(secret) - length + 1)}
+    shown: list[str] = []
+    end = 0  # of the last piece found
+    for at in range(len(text) - length + 1):
+        if text[at : at + length] in pieces:
+            if at >= end:
+                shown.append(text[end:at])
+                shown.append(REDACTED)
+            end = at + length
+    return "".join((*shown, text[end:]))
 
 
 def integer(value: object) -> int:

@@ -56,7 +56,8 @@ def alive_response(found: Findings, request: Request) -> Response:
 def _states(report: Report) -> dict[str, str]:
     """Every check's state by type: the built-in ones first, then the others sorted."""
     states = {name: SKIPPED if name in report.skipped else NOT_CHECKED for name in BUILT_IN_TYPES}
-    return states | {name: report.results[name].state for name in sorted(report.results)}
+    others = dict.fromkeys(report.missing, NOT_CHECKED) | {name: found.state for name, found in report.results.items()}
+    return states | dict(sorted(others.items()))
 
 
 def _as_v1_4(neighbour: Neighbour) -> dict[str, str]:

@@ -6,7 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
+from prometheus_client.exposition import choose_encoder
+
 from checks.model import ALWAYS_HAPPY_PATH, ORIGIN_HEADER, POD_HEADER
+from checks.report.negotiation import acceptable, gzip_accepted
 from checks.web.agent import Agent
 from checks.web.alive import Findings, alive_response, findings
 from checks.web.answers import busy_response, json_bytes, json_response, text_response
@@ -109,7 +112,9 @@ def _metrics(request: Request, agent: Agent) -> Response:
     def render() -> tuple[list[Header], bytes]:
         return _rendering.take(lambda: agent.render_metrics(*wanted), rest=_pause)
 
-    headers, body = _scrapes.result((id(agent), *wanted), request.client, render)
+    # The formats that these tell apart; each of them has many spellings.
+    key = (id(agent), choose_encoder(acceptable(wanted[0]))[1], gzip_accepted(wanted[1]))
+    headers, body = _scrapes.result(key, request.client, render)
     return Response(HTTPStatus.OK, headers, body)
 
 

@@ -130,7 +130,13 @@ def test_every_field_has_a_variable() -> None:
     """The table's fields are Config's, but for those that are put together from several variables."""
     fields = {field.name for field in dataclasses.fields(Config)}
     proxies = {"http_proxy", "https_proxy", "no_proxy"}
-    assert {variable.field for variable in VARIABLES} - proxies == fields - {"proxies", "api_dns_is_set", "warnings"}
+    composed = {
+        "proxies",
+        "api_dns_is_set",
+        "kubeconfig_is_set",
+        "warnings",
+    }
+    assert {variable.field for variable in VARIABLES} - proxies == fields - composed
 
 
 def test_every_field_has_its_type() -> None:
@@ -276,11 +282,11 @@ def test_values(name: str, text: str, value: object) -> None:
         ("KUBENURSE_EXTRA_CHECKS", "a", "entry 1: neither http:// nor https://"),
         ("KUBENURSE_EXTRA_CHECKS", "a:http://h|", "entry 2: no name"),
         ("KUBENURSE_EXTRA_CHECKS", ":http://h", "entry 1: no name"),
-        ("KUBENURSE_EXTRA_CHECKS", "a b:http://h", "entry 1: the name is no label value"),
+        ("KUBENURSE_EXTRA_CHECKS", "a b:http://h", "entry 1: the name is not a label value"),
         ("KUBENURSE_EXTRA_CHECKS", "a:http://h|a:http://i", "entry 2: the name is taken"),
         ("KUBENURSE_EXTRA_CHECKS", "me_ingress:http://h", "entry 1: the name is a built-in check's"),
         ("KUBENURSE_EXTRA_CHECKS", "path_x:http://h", "entry 1: the name is a built-in check's"),
-        ("KUBENURSE_EXTRA_CHECKS", "a:x|b:http://h|c d:http://h", "entry 3: the name is no label value"),
+        ("KUBENURSE_EXTRA_CHECKS", "a:x|b:http://h|c d:http://h", "entry 3: the name is not a label value"),
         ("KUBENURSE_CHECK_INTERVAL", "9ms", "too short, expected a duration from 10ms to 24h0m0s"),
         ("KUBENURSE_CHECK_INTERVAL", "25h", "too long, expected a duration from 10ms to 24h0m0s"),
         ("KUBENURSE_CHECK_TIMEOUT", "0", "too short"),
@@ -324,7 +330,7 @@ def test_what_is_wrong_with_a_value(name: str, text: str, wrong: str) -> None:
 
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=20))
 def test_an_accepted_url_can_be_requested(rest: str) -> None:
-    """What the configuration takes for an URL, the checks can take apart."""
+    """What the configuration takes for a URL, the checks can take apart."""
     try:
         accepted = convert.url("http://" + rest)
     except ValueError:
@@ -333,7 +339,7 @@ def test_an_accepted_url_can_be_requested(rest: str) -> None:
 
 
 class TestSecrets:
-    """No password in an URL is ever shown."""
+    """No password in a URL is ever shown."""
 
     @given(
         st.sampled_from(["KUBENURSE_INGRESS_URL", "KUBENURSE_SERVICE_URL", "KUBENURSE_EXTRA_CHECKS", "HTTP_PROXY"]),
@@ -342,7 +348,7 @@ class TestSecrets:
         st.text(st.sampled_from("/?#@:|é \n'\\"), max_size=4),
     )
     def test_in_problems(self, name: str, outer: str, url: str, odd: str) -> None:
-        """Whatever is wrong with an URL, and however odd the password, the problem does not show it."""
+        """Whatever is wrong with a URL, and however odd the password, the problem does not show it."""
         shown = complaint_about(name, outer.replace("{}", url.replace("{}", f"pass{odd}word")))
         assert "pass" not in shown
         assert "word" not in shown

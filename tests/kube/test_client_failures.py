@@ -1,4 +1,4 @@
-"""Each way a request to the API server can fail, produced for real, with its kind and its reason in words."""
+"""Each failure of a request to the API server, produced on real connections, with its kind and its reason."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from checks.kube.client import LARGEST_ERROR, LONGEST_LINE, KubeApi, Page
+from checks.kube.answer import LARGEST_ERROR
+from checks.kube.client import KubeApi
 from checks.kube.credentials import ServiceAccount
+from checks.kube.decode import LONGEST_OBJECT
 from checks.kube.errors import (
     CONNECTION,
     FORBIDDEN,
@@ -23,7 +25,18 @@ from checks.kube.errors import (
     TLS,
     UNAUTHORIZED,
 )
-from tests.support.kube import PODS, TOKEN, Kube, Scripted, document_answer, failure, pages, stream_answer, watched
+from tests.support.kube import (
+    PODS,
+    TOKEN,
+    Kube,
+    Read,
+    Scripted,
+    document_answer,
+    failure,
+    pages,
+    stream_answer,
+    watched,
+)
 from tests.support.servers import BlackHole, Conversation, Server, always, answer, refusing, silent
 
 EMPTY_LIST: dict[str, object] = {"metadata": {"resourceVersion": "7"}, "items": []}
@@ -38,7 +51,7 @@ def kube(tmp_path: Path) -> Iterator[Kube]:
 
 
 def client_of(tmp_path: Path, port: int, **options: Any) -> KubeApi:
-    """Return a client for a port, with a service account that trusts somebody else."""
+    """Return a client for a port. Its service account trusts another server's CA."""
     kube = Kube(tmp_path)
     return KubeApi(ServiceAccount("127.0.0.1", port, kube.account.path), **options)
 
@@ -57,7 +70,7 @@ def client_of(tmp_path: Path, port: int, **options: Any) -> KubeApi:
 )
 @pytest.mark.parametrize("verb", ["list", "watch"])
 def test_refusals_have_a_kind_and_the_servers_words(kube: Kube, verb: str, status: int, kind: str, words: str) -> None:
-    """An answer other than 200 is an error of its kind, with the status and the Status object's message."""
+    """The error of an answer other than 200 has the kind of its status, the status and the message."""
     kube.server.faults.answer(PODS, status, verb=verb, message="no way")
     api = kube.client()
     error = failure(lambda: pages(api) if verb == "list" else watched(api))
@@ -65,7 +78,7 @@ def test_refusals_have_a_kind_and_the_servers_words(kube: Kube, verb: str, statu
 
 
 def test_retry_after_comes_from_the_header_or_the_status_object(tmp_path: Path) -> None:
-    """The seconds to wait are those of the header; without one, or with a date in it, those of the Status object."""
+    """Retry-After in seconds has precedence over the Status object. A date in the header is ignored."""
     details = {"kind": "Status", "code": 429, "details": {"retryAfterSeconds": 3}}
     many = "429 Too Many Requests"
     scripted = Scripted(
@@ -81,8 +94,8 @@ def test_retry_after_comes_from_the_header_or_the_status_object(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("wish", [-5, 0, 10**400, 1.5, "7", True, None])
-def test_a_wish_that_is_no_number_of_seconds_is_none(tmp_path: Path, wish: object) -> None:
-    """Whatever stands where the seconds to wait should be, the refusal is told as such, to be tried again in time."""
+def test_an_invalid_pause_is_ignored(tmp_path: Path, wish: object) -> None:
+    """An invalid retryAfterSeconds leaves the kind of the refusal, and the pause stays bounded."""
     status = {"kind": "Status", "code": 429, "details": {"retryAfterSeconds": wish}}
     scripted = Scripted(tmp_path, document_answer(status, status="429 Too Many Requests"))
     with scripted.server:
@@ -92,7 +105,7 @@ def test_a_wish_that_is_no_number_of_seconds_is_none(tmp_path: Path, wish: objec
 
 
 def test_an_error_inside_a_watch_is_a_refusal(tmp_path: Path) -> None:
-    """An ERROR event ends the watch with what its Status object says."""
+    """An ERROR event ends the watch with the error of its Status object."""
     status = {"kind": "Status", "code": 500, "message": "etcd is unhappy", "details": {"retryAfterSeconds": 2}}
     scripted = Scripted(tmp_path, stream_answer({"type": "ERROR", "object": status}))
     with scripted.server:
@@ -112,8 +125,8 @@ def test_an_error_inside_a_watch_is_a_refusal(tmp_path: Path) -> None:
         pytest.param(answer("302 Found", "Location: https://elsewhere.example/"), id="redirect"),
     ],
 )
-def test_what_is_no_api_is_a_protocol_error(tmp_path: Path, said: bytes) -> None:
-    """An answer that no API server gives is an error in words, not an exception of a parser."""
+def test_an_answer_of_another_server_is_a_protocol_error(tmp_path: Path, said: bytes) -> None:
+    """An answer that no API server gives is an ApiError with a reason."""
     scripted = Scripted(tmp_path, said)
     with scripted.server:
         assert failure(lambda: pages(scripted.client())).kind == PROTOCOL
@@ -122,15 +135,15 @@ def test_what_is_no_api_is_a_protocol_error(tmp_path: Path, said: bytes) -> None
 @pytest.mark.parametrize(
     "event", [{"type": "ADDED"}, {"type": "ADDED", "object": []}, [], "x", {"type": "ERROR", "object": {}}]
 )
-def test_events_that_are_none_are_protocol_errors(tmp_path: Path, event: object) -> None:
-    """A line of a watch that is no event ends the watch with an error."""
+def test_an_invalid_event_is_a_protocol_error(tmp_path: Path, event: object) -> None:
+    """A line that is no event ends the watch with an error."""
     scripted = Scripted(tmp_path, stream_answer(event))
     with scripted.server:
         assert failure(lambda: watched(scripted.client())).kind == PROTOCOL
 
 
-def test_fields_of_the_wrong_type_are_as_good_as_missing(tmp_path: Path) -> None:
-    """Items, metadata and versions that are not what they should be are left out."""
+def test_fields_of_another_type_count_as_missing(tmp_path: Path) -> None:
+    """Items, metadata and versions of another type count as missing."""
     odd: dict[str, object] = {
         "metadata": {"resourceVersion": 7, "continue": None},
         "items": ["x", None, {"metadata": []}],
@@ -138,19 +151,19 @@ def test_fields_of_the_wrong_type_are_as_good_as_missing(tmp_path: Path) -> None
     scripted = Scripted(tmp_path, document_answer(odd), document_answer({"metadata": [], "items": None}))
     with scripted.server:
         api = scripted.client()
-        assert pages(api) == [Page([{"metadata": []}], "", first=True)]
-        assert pages(api) == [Page([], "", first=True)]
+        assert pages(api) == [Read([{"metadata": []}], "", first=True)]
+        assert pages(api) == [Read([], "", first=True)]
 
 
 def test_a_truncated_answer_is_a_connection_error(tmp_path: Path) -> None:
-    """A body shorter than announced is not taken for a whole one."""
+    """A body that is shorter than its Content-Length is an error."""
     scripted = Scripted(tmp_path, document_answer(EMPTY_LIST)[:-3])
     with scripted.server:
         assert failure(lambda: pages(scripted.client())).kind == CONNECTION
 
 
-def test_an_endless_page_is_left(tmp_path: Path) -> None:
-    """A page that goes on and on is given up at a bound, not kept in memory."""
+def test_an_endless_page_ends_at_a_bound(tmp_path: Path) -> None:
+    """The client stops reading an endless page at a bound of bytes."""
     kube = Kube(tmp_path)
 
     def endless(conversation: Conversation) -> None:
@@ -159,14 +172,14 @@ def test_an_endless_page_is_left(tmp_path: Path) -> None:
         conversation.send_forever(b" " * 1_000_000)
 
     with Server(endless, context=kube.server.context) as server:
-        api = KubeApi(ServiceAccount("127.0.0.1", server.port, kube.account.path), largest_page=3_000_000)
+        api = KubeApi(ServiceAccount("127.0.0.1", server.port, kube.account.path), largest_list=3_000_000)
         error = failure(lambda: pages(api))
     assert (error.kind, str(error)) == (PROTOCOL, "an answer of more than 3000000 bytes")
 
 
-def test_an_endless_line_of_a_watch_is_left(tmp_path: Path) -> None:
-    """An event larger than any object can be is given up."""
-    long = b"%x\r\n%b\r\n" % (LONGEST_LINE + 1, b" " * (LONGEST_LINE + 1))
+def test_an_endless_event_ends_at_a_bound(tmp_path: Path) -> None:
+    """The client stops reading an event that is larger than the bound of an object."""
+    long = b"%x\r\n%b\r\n" % (LONGEST_OBJECT + 1, b" " * (LONGEST_OBJECT + 1))
     scripted = Scripted(tmp_path, stream_answer(end=False) + long)
     with scripted.server:
         error = failure(lambda: watched(scripted.client()))
@@ -174,7 +187,7 @@ def test_an_endless_line_of_a_watch_is_left(tmp_path: Path) -> None:
 
 
 def test_a_long_refusal_keeps_its_kind(tmp_path: Path) -> None:
-    """A refusal with a huge body is still that refusal, and its reason is a bounded line."""
+    """A refusal with a huge body keeps its kind, and its reason is one bounded line."""
     message = "a\nb\x1b[31m" * 100
     scripted = Scripted(
         tmp_path,
@@ -191,14 +204,14 @@ def test_a_long_refusal_keeps_its_kind(tmp_path: Path) -> None:
 
 
 def test_a_refused_connection_says_so(tmp_path: Path) -> None:
-    """Nobody listening is a connection error in the system's words."""
+    """A refused connection is a connection error in the system's words."""
     with refusing() as (_, address):
         error = failure(lambda: pages(client_of(tmp_path, address[1])))
     assert (error.kind, str(error)) == (CONNECTION, "connection: connection refused")
 
 
 def test_an_unknown_name_says_so(tmp_path: Path) -> None:
-    """A host that has no address is a connection error of name resolution."""
+    """A host without an address is a connection error of name resolution."""
     api = KubeApi(ServiceAccount("no-such-host.invalid", 443, Kube(tmp_path).account.path))
     error = failure(lambda: pages(api))
     assert error.kind == CONNECTION
@@ -206,14 +219,14 @@ def test_an_unknown_name_says_so(tmp_path: Path) -> None:
 
 
 def test_a_black_hole_times_out(tmp_path: Path) -> None:
-    """An address that swallows packets costs the connect timeout."""
+    """Connecting to an address that drops packets ends at the connect timeout."""
     with BlackHole() as hole:
         error = failure(lambda: pages(client_of(tmp_path, hole.port, connect_timeout=0.2)))
     assert (error.kind, str(error)) == (TIMEOUT, "timed out")
 
 
 def test_a_server_that_never_shakes_hands_times_out(tmp_path: Path) -> None:
-    """The TLS handshake is under the connect timeout."""
+    """The connect timeout includes the TLS handshake."""
     with Server(silent) as server:
         error = failure(lambda: pages(client_of(tmp_path, server.port, connect_timeout=0.2)))
     assert error.kind == TIMEOUT
@@ -221,15 +234,15 @@ def test_a_server_that_never_shakes_hands_times_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["list", "watch"])
 def test_a_request_that_hangs_times_out(kube: Kube, verb: str) -> None:
-    """A request that is never answered costs the request timeout, a watch's begin too."""
+    """A list and a watch that get no answer end at the request timeout."""
     kube.server.faults.hang(PODS)
     api = kube.client(request_timeout=0.2)
     error = failure(lambda: pages(api) if verb == "list" else watched(api))
-    assert (error.kind, str(error)) == (TIMEOUT, "timed out")
+    assert (error.kind, str(error)) == (TIMEOUT, "the answer took longer than 0.2 s")
 
 
 def test_a_page_that_dribbles_times_out(tmp_path: Path) -> None:
-    """A page whose bytes keep coming, too slowly, is left after the request timeout all the same."""
+    """A page that arrives too slowly ends at the list timeout."""
     kube = Kube(tmp_path)
 
     def dribbling(conversation: Conversation) -> None:
@@ -238,13 +251,13 @@ def test_a_page_that_dribbles_times_out(tmp_path: Path) -> None:
         conversation.dribble(b" " * 10_000, pause=0.01)
 
     with Server(dribbling, context=kube.server.context) as server:
-        api = KubeApi(ServiceAccount("127.0.0.1", server.port, kube.account.path), request_timeout=0.2)
+        api = KubeApi(ServiceAccount("127.0.0.1", server.port, kube.account.path), list_timeout=0.2)
         error = failure(lambda: pages(api))
     assert (error.kind, str(error)) == (TIMEOUT, "the answer took longer than 0.2 s")
 
 
 def test_a_server_that_speaks_no_tls_is_a_tls_error(tmp_path: Path) -> None:
-    """Plain HTTP where TLS should be gets no request, so no token."""
+    """A server without TLS gets no request and no token."""
     heard: list[bytes] = []
 
     def speak_first(conversation: Conversation) -> None:
@@ -258,8 +271,8 @@ def test_a_server_that_speaks_no_tls_is_a_tls_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("directory", "identity"), [("other", "127.0.0.1"), ("same", "api.example")])
-def test_the_token_does_not_go_to_whom_it_cannot_verify(tmp_path: Path, directory: str, identity: str) -> None:
-    """A certificate of another CA, or for another name, ends the connection before anything is said."""
+def test_an_unverified_server_gets_no_token(tmp_path: Path, directory: str, identity: str) -> None:
+    """A certificate of another CA or for another name ends the connection before the request."""
     stranger = Kube(tmp_path / "other")
     kube = Kube(tmp_path / "same")
     authority = {"other": stranger, "same": kube}[directory].authority
@@ -272,7 +285,7 @@ def test_the_token_does_not_go_to_whom_it_cannot_verify(tmp_path: Path, director
 
 
 def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
-    """The token does not travel to where an answer points."""
+    """The token goes to no other server that an answer redirects to."""
     kube = Kube(tmp_path / "elsewhere")
     with kube.server:
         scripted = Scripted(tmp_path, answer("307 Temporary Redirect", f"Location: {kube.server.url}{PODS}"))

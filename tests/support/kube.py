@@ -1,17 +1,17 @@
-"""An API server to test against, and a server that says whatever a test wants it to."""
+"""The sandbox's API server for tests, and a server that gives the answers of a test."""
 
 from __future__ import annotations
 
 import json
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-from checks.kube.client import Event, KubeApi, Page
+from checks.kube.client import Event, KubeApi, Object
 from checks.kube.credentials import ServiceAccount
 from checks.kube.errors import KINDS, ApiError
 from sandbox.apiserver import ApiServer
@@ -25,7 +25,7 @@ PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 
 
 class Kube:
-    """An API server on loopback, and the service account of somebody who may read it."""
+    """An API server on loopback, and a service account that may read it."""
 
     def __init__(self, directory: Path, address: str = "127.0.0.1", **options: Any) -> None:
         self.authority = CertificateAuthority(directory / "authority")
@@ -40,20 +40,20 @@ class Kube:
         return ServiceAccount(self.server.address, self.server.port, self.account.path)
 
     def client(self, **options: Any) -> KubeApi:
-        """Return a client with that service account, and short timeouts."""
+        """Return a client with that service account and short timeouts."""
         return KubeApi(self.credentials(), **{"connect_timeout": 5.0, "request_timeout": 5.0, **options})
 
     def put_pods(self, *names: str, **fields: Any) -> None:
-        """Put a Pod for each name, each on a node of its own."""
+        """Put a Pod for each name. Each has a node of its own."""
         for name in names:
             number = int(name.rpartition("-")[2])
             self.server.put("pods", make_pod(name, f"node-{number}", f"10.0.{number // 256}.{number % 256}", **fields))
 
 
 class ScriptedServer(Listener):
-    """Speaks TLS, reads one request a connection, says the next of ``answers`` (the last again and again) and closes.
+    """Reads one request of each TLS connection, sends the next of ``answers`` and closes. The last answer is repeated.
 
-    With ``wait`` it closes only once the client has. ``heard`` is the requests, as they came.
+    With ``wait`` it closes after the client has closed. ``heard`` holds the requests.
     """
 
     def __init__(self, context: ssl.SSLContext, *answers: bytes, wait: bool = False) -> None:
@@ -82,7 +82,7 @@ class ScriptedServer(Listener):
 
 
 class Scripted:
-    """A scripted server, and the service account of somebody who takes it for the API server."""
+    """A scripted server, and a service account whose API server it is."""
 
     def __init__(self, directory: Path, *answers: bytes, wait: bool = False) -> None:
         self.authority = CertificateAuthority(directory / "authority")
@@ -104,16 +104,30 @@ def document_answer(document: object, *headers: str, status: str = "200 OK") -> 
 
 
 def stream_answer(*events: object, headers: str = "", end: bool = True) -> bytes:
-    """Return a watch's answer: an event a line, each in a chunk; without ``end`` it is left open."""
+    """Return the answer of a watch, with each event in a chunk. Without ``end``, the body has no end."""
     lines = [json.dumps(event).encode() + b"\n" for event in events]
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(line), line) for line in lines)
     head = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n{headers}\r\n".encode()
     return head + chunks + (b"0\r\n\r\n" if end else b"")
 
 
-def pages(api: KubeApi, **params: str) -> list[Page]:
+class Read(NamedTuple):
+    """A page that was read to its end."""
+
+    items: list[Object]
+    resource_version: str
+    first: bool
+
+
+def read(api: KubeApi, **params: str) -> Iterator[Read]:
+    """Yield the pages of the Pods' list, each read to its end."""
+    for page in api.list_pages(PODS, params):
+        yield Read(list(page.items), page.resource_version, page.first)
+
+
+def pages(api: KubeApi, **params: str) -> list[Read]:
     """Return all pages of the Pods' list."""
-    return list(api.list_pages(PODS, params))
+    return list(read(api, **params))
 
 
 def watched(api: KubeApi, since: str = "7") -> list[Event]:
