@@ -45,7 +45,7 @@ _MOST_STATES = 8
 _MOST_CONNECTIONS = 1024
 # With more scrapes than this waiting, renderings pause in between: all that come meanwhile share the next one.
 _CROWD = 8
-_CROWD_PAUSE_SECONDS = 0.5
+_CROWD_PAUSE_SECONDS = 1.0
 # Longer than checks usually take: a request for /alive waits as long as the checks, and then gets the latest results.
 _ALIVE_SECONDS = 90.0
 _RENDERING_SECONDS = 5.0
