@@ -42,7 +42,7 @@ from checks.schedule.watchdog import LOOK_SECONDS, WATCH_SECONDS, Watchdog, long
 from checks.targets.selection import Selection
 from checks.web.endpoints import respond
 from checks.web.listen import StartError, open_servers
-from checks.web.server import Server
+from checks.web.server import SWITCH_INTERVAL_SECONDS, Server
 from checks.web.view import NOT_DISCOVERED, View
 
 logger = logging.getLogger("kubenurse.agent")
@@ -285,6 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = configure()
     if config is None:
         return BAD_CONFIGURATION
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     try:
         return leave(run(config))
     except ConfigError as error:

@@ -6,7 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
+from prometheus_client.exposition import choose_encoder
+
 from checks.model import ALWAYS_HAPPY_PATH, ORIGIN_HEADER, POD_HEADER
+from checks.report.negotiation import acceptable, gzip_accepted
 from checks.web.agent import Agent
 from checks.web.alive import Findings, alive_response, findings
 from checks.web.answers import busy_response, json_bytes, json_response, text_response
@@ -33,12 +36,16 @@ LARGEST_PADDING = 16_384
 _PADDING = bytes(b"." * LARGEST_PADDING)
 _NUMBER = re.compile(r"[0-9]{1,5}", re.ASCII)
 
-# How many requests may wait at the same time. Together they leave a quarter of the server's connections to requests
-# that are answered at once.
-MOST_WAITING = 48
-MOST_SCRAPES = 40
+# How many requests may wait at the same time, in all and (of scrapes) from one address. Together they leave some of the
+# server's 128 connections to requests that are answered at once.
+MOST_WAITING = 24
+MOST_SCRAPES = 72
+_MOST_SCRAPES_OF_ADDRESS = 64
 _MOST_STATES = 8
 _MOST_CONNECTIONS = 1024
+# With more scrapes than this waiting, renderings pause in between: all that come meanwhile share the next one.
+_CROWD = 8
+_CROWD_PAUSE_SECONDS = 1.0
 # Longer than checks usually take: a request for /alive waits as long as the checks, and then gets the latest results.
 _ALIVE_SECONDS = 90.0
 _RENDERING_SECONDS = 5.0
@@ -50,7 +57,7 @@ _latest = SharedWork[Findings](most=_MOST_CONNECTIONS, most_of_address=_MOST_CON
 _states = SharedWork[bytes](most=_MOST_STATES, most_of_address=_MOST_STATES - 2, seconds=_RENDERING_SECONDS)
 _histories = SharedWork[bytes](most=_MOST_STATES, most_of_address=_MOST_STATES - 2, seconds=_RENDERING_SECONDS)
 _scrapes = SharedWork[tuple[list[Header], bytes]](
-    most=MOST_SCRAPES, most_of_address=MOST_SCRAPES - 8, seconds=_RENDERING_SECONDS
+    most=MOST_SCRAPES, most_of_address=_MOST_SCRAPES_OF_ADDRESS, seconds=_RENDERING_SECONDS
 )
 _rendering = Turn(_RENDERING_SECONDS)
 
@@ -102,9 +109,19 @@ def _ready(_request: Request, agent: Agent) -> Response:
 def _metrics(request: Request, agent: Agent) -> Response:
     """Answer a scrape: one rendering at a time, shared by those who want the same format."""
     wanted = (request.header("Accept"), request.header("Accept-Encoding"))
-    key = (id(agent), *wanted)
-    headers, body = _scrapes.result(key, request.client, lambda: _rendering.take(lambda: agent.render_metrics(*wanted)))
+
+    def render() -> tuple[list[Header], bytes]:
+        return _rendering.take(lambda: agent.render_metrics(*wanted), rest=_pause)
+
+    # The formats that these tell apart; each of them has many spellings.
+    key = (id(agent), choose_encoder(acceptable(wanted[0]))[1], gzip_accepted(wanted[1]))
+    headers, body = _scrapes.result(key, request.client, render)
     return Response(HTTPStatus.OK, headers, body)
+
+
+def _pause() -> float:
+    """How long the interpreter is left to others between two renderings; shorter when different formats wait."""
+    return _CROWD_PAUSE_SECONDS / max(1, _scrapes.under_way) if _scrapes.waiting > _CROWD else 0.0
 
 
 def _alive(request: Request, agent: Agent) -> Response:

@@ -24,6 +24,9 @@ from checks.web.sparse_log import SparseLog
 log = logging.getLogger("kubenurse.server")
 
 STOP_SECONDS = 2.0
+# For sys.setswitchinterval, which is of the process: how long a thread that renders /metrics may keep the interpreter
+# from threads that answer neighbours. See docs/decisions/13-switch-interval-and-renderings.md.
+SWITCH_INTERVAL_SECONDS = 0.0005
 # Stopping wakes the accepting thread, which ends within this time unless something keeps it.
 ACCEPTING_ENDS_SECONDS = 1.0
 SHORTAGE_PAUSE_SECONDS = 0.1

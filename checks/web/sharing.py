@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
@@ -37,6 +38,12 @@ class SharedWork(Generic[Result]):
         """How many callers wait now, those that do the work included."""
         with self._lock:
             return self._waiting.total()
+
+    @property
+    def under_way(self) -> int:
+        """How many works of different keys are under way, those that wait for a turn included."""
+        with self._lock:
+            return len(self._under_way)
 
     def result(self, key: Hashable, address: str, do: Callable[[], Result]) -> Result:
         """Return the result of the work under way for ``key``, or do it.
@@ -99,14 +106,15 @@ class _Work(Generic[Result]):
 
 
 class Turn:
-    """Lets one thread at a time do something, the others wait at most ``seconds``."""
+    """Lets one thread at a time do something, the others wait at most ``seconds`` for their turn."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._free = threading.Semaphore()
+        self._ended = 0.0
 
-    def take(self, do: Callable[[], Result]) -> Result:
-        """Do it when it is this thread's turn.
+    def take(self, do: Callable[[], Result], rest: Callable[[], float] = lambda: 0.0) -> Result:
+        """Do it when it is this thread's turn, and ``rest()`` seconds have passed since the last turn ended.
 
         Raises:
             BusyError: when that did not come in time.
@@ -114,6 +122,8 @@ class Turn:
         if not self._free.acquire(timeout=self._seconds):
             raise BusyError(f"no turn within {self._seconds:g} s")
         try:
+            time.sleep(max(0.0, self._ended + min(rest(), self._seconds) - time.monotonic()))
             return do()
         finally:
+            self._ended = time.monotonic()
             self._free.release()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import threading
 from collections.abc import Mapping
 
 from checks import __version__
@@ -19,8 +18,6 @@ from checks.targets.selection import Selection
 
 # How long a request for a report waits for the first list of neighbours, in seconds.
 FIRST_SYNC_WAIT = 2.0
-# Fewer than the server has connections: neighbours are answered however many callers wait at /alive.
-MOST_WAITING = 48
 
 NOT_DISCOVERED = Neighbourhood(state=SKIPPED)
 
@@ -55,7 +52,6 @@ class View:
         self._own = own
         self._discovery = discovery
         self._clock_source = clock_source
-        self._may_wait = threading.BoundedSemaphore(MOST_WAITING)
         self._shutting_down = False
         self.pod_name = config.pod_name
         self.skips = skips
@@ -70,18 +66,10 @@ class View:
         return self._discovery.snapshot() if self._discovery is not None else NOT_DISCOVERED
 
     def alive(self, wait_for_sync: float = FIRST_SYNC_WAIT) -> Report:
-        """Report on results that are young enough, running the checks that have none.
-
-        With ``MOST_WAITING`` callers waiting for that, further callers get the latest results.
-        """
-        if not self._may_wait.acquire(blocking=False):
-            return self.latest()
-        try:
-            if self._discovery is not None:
-                self._discovery.wait_synced(wait_for_sync)
-            return self._report(self._rounds.fresh())
-        finally:
-            self._may_wait.release()
+        """Report on results that are young enough, running the checks that have none."""
+        if self._discovery is not None:
+            self._discovery.wait_synced(wait_for_sync)
+        return self._report(self._rounds.fresh())
 
     def latest(self) -> Report:
         """Report on the latest results and run nothing."""

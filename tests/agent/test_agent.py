@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from checks.web.view import MOST_WAITING
+from checks.web.endpoints import MOST_WAITING
 from sandbox.certificates import CertificateAuthority
 from tests.support.process import ADDRESS, PROGRAM, Running, agent, command, environment, free_port
 from tests.support.servers import Server, silent

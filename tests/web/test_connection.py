@@ -147,12 +147,13 @@ def test_a_half_closed_client_gets_its_answer() -> None:
         assert client.is_closed()
 
 
-def test_a_fault_is_500_one_line_and_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [ValueError("inner secret"), MemoryError()])
+def test_a_fault_is_500_one_line_and_no_traceback(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     """An endpoint that raises gives 500 and one log line; the connection goes on."""
 
     def faulty(request: Request) -> Response:
         if request.target.startswith("/bad"):
-            raise ValueError("inner secret")
+            raise error
         return Response(200)
 
     with serving(faulty) as server, Client.of(server) as client:
@@ -162,7 +163,7 @@ def test_a_fault_is_500_one_line_and_no_traceback(caplog: pytest.LogCaptureFixtu
     (record,) = [record for record in caplog.records if record.levelno > logging.DEBUG]
     facts = record.__dict__["facts"]
     assert facts["path"] == "/bad"
-    assert facts["why"] == "ValueError('inner secret')"
+    assert facts["why"] == repr(error)
     assert facts["where"].startswith("test_connection.py:")
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.process import ADDRESS, Running, agent
+from tests.support.waiting import until
 from tests.web.clients import Client
 from tests.web.hostile import KINDS, hostile
 
@@ -41,3 +45,18 @@ def test_others_are_answered_whatever_hostile_clients_do(running: Running, kind:
     with hostile(running.port, kind, many_addresses=many_addresses):
         answered = [ask(running.port, path) for _ in range(REQUESTS) for path in ("/alwayshappy", "/ready")]
     assert answered == [200] * 2 * REQUESTS
+
+
+@pytest.mark.parametrize("kind", ["silent", "scraping", "asking for checks"])
+def test_want_of_memory_is_survived_or_ends_the_process(tmp_path: Path, kind: str) -> None:
+    """Without memory for more threads an agent refuses connections and answers again afterwards, or it ends with 1."""
+    with agent(tmp_path) as short:
+        used = int(Path(f"/proc/{short.process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        limit = used + 20_000_000
+        resource.prlimit(short.process.pid, resource.RLIMIT_AS, (limit, limit))
+        with hostile(short.port, kind, many_addresses=True):
+            for _ in range(10):
+                ask(short.port, "/ready")
+        until(lambda: short.process.poll() is not None or ask(short.port, "/alwayshappy") == 200, timeout=5)
+        assert short.process.poll() in (None, 1)
+        assert short.process.poll() == 1 or short.end(signal.SIGTERM) == 0

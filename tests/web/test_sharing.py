@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
@@ -127,3 +128,10 @@ def test_turns_are_taken_one_at_a_time() -> None:
     with pytest.raises(ZeroDivisionError):
         turn.take(lambda: 1 // 0)
     assert turn.take(work) == 2
+
+
+def test_a_turn_begins_after_the_rest_that_was_asked_for() -> None:
+    """Between the end of one turn and the start of the next lies the rest; without one they follow at once."""
+    turn = Turn(PATIENCE)
+    ended = turn.take(time.monotonic)
+    assert turn.take(time.monotonic, lambda: 0.2) - ended >= 0.2
