@@ -40,7 +40,7 @@ HTTPS_PROXY: {{ $values.https_proxy | quote }}
 NO_PROXY: {{ $values.no_proxy | quote }}
 {{- end -}}
 
-{{- /* Without an Ingress of the chart the host may be that of another route, but the default host is nobody's. */ -}}
+{{- /* Without an Ingress of the chart the host can belong to another route. The default host is a placeholder. */ -}}
 {{- define "kubenurse.ingressUrl" -}}
 {{- $ingress := .Values.ingress -}}
 {{- if and $ingress.url (or $ingress.enabled (ne $ingress.url "dummy-kubenurse.example.com")) -}}
