@@ -29,6 +29,7 @@ from checks.kube.decode import ListDocument, parse_object
 from checks.kube.errors import ApiError
 from checks.kube.objects import OddObjectError, is_cordoned, read_pod
 from checks.kube.watching import split_lines
+from checks.model import RESPONSE
 from checks.probe import failures, urls
 from checks.probe.channel import Channel
 from checks.probe.sockets import Abort, MeasuredSocket
@@ -56,9 +57,10 @@ def answer(data: bytes) -> None:
         while response.read(_LONGEST_BODY):
             pass
     except (OSError, http.client.HTTPException, ValueError) as error:
-        failure = failures.translate(error, failures.RESPONSE, _SECONDS, answer_began=True)
-        assert failure.event != failures.TIMEOUT_EVENT, "an answer that has ended is waited for"
-        assert failure.state.isprintable(), failure.state
+        for quotes in (True, False):
+            failure = failures.translate(error, RESPONSE, _SECONDS, answer_began=True, quotes=quotes)
+            assert failure.event != failures.TIMEOUT_EVENT, "an answer that has ended is waited for"
+            assert failure.state.isprintable(), failure.state
     finally:
         channel.end()
         abort.close()

@@ -7,7 +7,7 @@ causes of the same kind, so that a large cluster has no more false verdicts than
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import log
@@ -85,6 +85,11 @@ class Expected:
         self._agents = max(1, len(scene.reporting))
         self._everywhere = len(scene.departing | scene.starved) / self._backends
         self._at: dict[str, float] = defaultdict(float)
+        # What was not reached a moment ago made requests to the Service fail then.
+        tested = Counter(node for node, _ in scene.evidence.passed.pairs)
+        ended = Counter(node for node, _, target in scene.evidence.ended if target)
+        for node, count in ended.items():
+            self._at[node] += count / max(count, tested[node])
 
     def add_dead(self, nodes: Iterable[str]) -> None:
         """Count backends that nobody reaches."""

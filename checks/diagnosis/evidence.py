@@ -112,9 +112,10 @@ class Evidence:
     """All that a bundle tells, ready to be judged.
 
     ``zones`` maps nodes to zones. ``retransmits`` counts segments sent again without a failed request, by node and
-    type or target. ``certificates`` maps what a certificate is of to the ends (epoch) that agents saw. ``timings`` are
-    by node and type, ``slow_paths`` count by node the neighbours that answer late.
-    ``notes`` tell what could not be read.
+    type or target; ``ended`` are checks that failed and work again, named alike. ``timings`` are by node and type,
+    ``slow_paths`` counts by node the neighbours that answer late. ``certificates`` maps what a certificate is of to the
+    nodes that saw it and its end (epoch). ``strangers`` tell of answers by another Pod than was asked, ``notes`` of
+    what could not be read.
     """
 
     collected_at: float
@@ -129,6 +130,7 @@ class Evidence:
     passed: Passed = field(default_factory=Passed)
     retransmits: dict[tuple[str, str, str], float] = field(default_factory=dict)
     timings: dict[str, dict[str, Timing | None]] = field(default_factory=dict)
+    ended: set[tuple[str, str, str]] = field(default_factory=set)
     slow_paths: dict[str, int] = field(default_factory=dict)
     certificates: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
     strangers: list[str] = field(default_factory=list)

@@ -58,7 +58,7 @@ def _discovery(
     if api_certificate or broken & {("api_server", ""), ("service_routing", "")}:
         return []
     judged = [agent for agent in scene.agents if ("api_server", agent.node) not in broken and agent.node not in cut_off]
-    failing = {agent.node: agent.discovery for agent in judged if discovery_fails(agent)}
+    failing = {agent.node: agent.discovery for agent in judged if discovery_fails(agent, scene)}
     nodes = {agent.node for agent in judged}
     if len(failing) > 1 and len(failing) >= NEARLY_ALL * len(nodes):
         words = Counter(failing.values()).most_common(1)[0][0]

@@ -7,6 +7,9 @@ from checks.diagnosis.components import STRONG
 from checks.diagnosis.solve import Chosen
 from checks.diagnosis.states import ME_SERVICE, REFUSED, is_backend_failure
 
+# A Service with dead and live endpoints lets some requests of every node pass.
+PARTIAL = 0.75
+
 
 def tidy(chosen: list[Chosen]) -> list[Chosen]:
     """Return the causes to name."""
@@ -94,7 +97,8 @@ def _exchange_routing(chosen: list[Chosen]) -> list[Chosen]:
 def _restore_routing(chosen: list[Chosen]) -> list[Chosen]:
     """Name broken routing where the API server's checks and the Service's get no answer, on one node.
 
-    A Service without endpoints refuses connections everywhere; on that node nothing answers at all.
+    A Service without endpoints refuses connections everywhere, one with some dead endpoints lets requests pass; on
+    that node nothing answers at all.
     """
     names = {each.cause: each for each in chosen}
     backends = names.get(at("service_backends"))
@@ -102,14 +106,13 @@ def _restore_routing(chosen: list[Chosen]) -> list[Chosen]:
         return chosen
     service = [each for each in backends.failures if each.kind == ME_SERVICE]
     refused = sum(each.failed for each in service if each.manner == REFUSED)
-    if 2 * refused < sum(each.failed for each in service):
-        return chosen
+    answers = 2 * refused > sum(each.failed for each in service) or backends.rate < PARTIAL
     for each in chosen:
         node = each.cause.node
         if each.cause != at("api_server", node=node) or any(it.manner not in UNANSWERED for it in each.failures):
             continue
-        there = [it for it in service if it.node == node and it.manner in UNANSWERED]
-        if there:
+        there = [it for it in service if it.node == node and it.manner in UNANSWERED and not it.ok]
+        if there and answers:
             each.cause = at("service_routing", node=node)
             each.failures.extend(there)
     return chosen

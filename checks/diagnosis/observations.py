@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from math import comb
 from typing import Any
 
 from checks.diagnosis import fields
+from checks.diagnosis.endings import quiet_chance
 from checks.diagnosis.evidence import Agent, Evidence, Failure, Timing, Witness
 from checks.diagnosis.outline import note
 from checks.diagnosis.scene import FEW_FAILURES
@@ -132,10 +132,15 @@ class _Reader:
         if total > made:
             raise ValueError(kind)
         streak = int(fields.number(window.get("streak")) or (1 if latest == OK else -1))
+        if streak == -1 and 0.0 < counts.get(latest, 0.0) <= 1.0 < total - 1.0:
+            # Another failure than those before, after a success: chance, and it hides whether those have ended.
+            return
         scale, made, weighed, chance = _weigh(made, total, streak)
         if weighed < total and counts.get(latest, 0.0) >= MOST_OF_A_RUN * weighed > 0:
             # The fault is new: its run has the latest state, and failures with another one were before.
             counts, scale = {latest: weighed}, 1.0
+        if not weighed and total > FEW_FAILURES:
+            self.evidence.ended.add((self.node, kind if not target else "", target))
         total = weighed
         self._passed(kind, target, made - total)
         witnesses = _witnesses(check.get("witnesses"))
@@ -331,8 +336,7 @@ def _weigh(made: float, failed: float, streak: int) -> tuple[float, float, float
         return factor * run / failed, factor * run, factor * run, 1.0
     chance = 1.0
     if streak > 0 and failed:
-        whole, bad = min(int(made), 10_000), min(int(failed), 10_000)
-        chance = comb(max(0, whole - streak), bad) / comb(whole, bad) if bad <= whole <= 1000 else 1.0
+        chance = quiet_chance(made, failed, streak)
         if streak >= 2 and chance < ENDED_CHANCE:
             return 0.0, min(float(streak), made) * factor, 0.0, chance
     return factor, made * factor, failed * factor, chance
@@ -364,7 +368,8 @@ def _timing(check: Mapping[str, Any], window: Mapping[str, Any]) -> Timing | Non
     median = fields.number(window.get("median_seconds"))
     if median is None:
         median = fields.number(check.get("duration"))
-    if median is None or median < SLOW_SECONDS:
+    latest = fields.number(check.get("duration"))
+    if median is None or median < SLOW_SECONDS or (latest is not None and latest < SLOW_SECONDS):
         return None
     trace = fields.mapping(check.get("trace"))
     began, done = fields.number(trace.get("dns_start")), fields.number(trace.get("dns_done"))

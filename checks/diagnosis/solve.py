@@ -26,6 +26,7 @@ from checks.diagnosis.components import (
     passed_in_scope,
     prior,
 )
+from checks.diagnosis.endings import has_ended
 from checks.diagnosis.evidence import Failure
 from checks.diagnosis.loss import find_loss
 from checks.diagnosis.scene import Scene
@@ -100,7 +101,7 @@ class _Search:
             best = candidates.pop(0)
             if self._parts_are_better(best):
                 continue
-            if _has_ended(best.primary):
+            if has_ended(best.primary):
                 self._forget(best.failures)
             else:
                 self._choose(best, candidates)
@@ -187,7 +188,7 @@ class _Search:
         for each in self.left.values():
             noise = self.scene.noise + self.expected.share(each.kind, each.node)
             rate = min(0.95, each.failed / max(1.0, each.failed + each.ok))
-            if rate <= noise or _has_ended([each]) or each.derived:
+            if rate <= noise or has_ended([each]) or each.derived:
                 continue
             gain = each.failed * log(rate / noise) + each.ok * log((1 - rate) / (1 - noise))
             if gain > _LONE_PRIOR + log(cells):
@@ -242,14 +243,6 @@ def _asked_servers(failure: Failure) -> bool:
 def _reversed(cause: Cause) -> Cause:
     where = dict(cause.where)
     return path(where["to"], where["from"])
-
-
-def _has_ended(failures: list[Failure]) -> bool:
-    """Tell whether failures that come and go would leave streaks this long (Fisher's method of joining chances)."""
-    if not failures or any(each.streak <= 0 for each in failures):
-        return False
-    surprise = sum(-log(max(each.chance, 1e-9)) for each in failures)
-    return surprise > len(failures) + 3 * sqrt(len(failures)) + 1
 
 
 def _explained(component: Component, scene: Scene) -> list[Failure]:

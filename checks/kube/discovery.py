@@ -29,8 +29,9 @@ COALESCE = 0.1
 # Seconds. The publisher shows at least this often that it lives, and starts threads that could not be started.
 LONGEST_REST = 30.0
 START_AGAIN_AFTER = 1.0
-# Seconds. When the API server is back, reflectors that pause ask it within this time, each at a random moment.
-WAKE_WITHIN = 1.0
+# Seconds. When the API server is back, reflectors that pause ask it within this time, each at a random moment. The
+# checks of a fleet's agents, which tell that it is back, are spread over a whole interval already (bench/stampede.py).
+WAKE_WITHIN = 0.3
 # Seconds. An API server that comes and goes shortens pauses only this often.
 WAKE_AGAIN_AFTER = 10.0
 # Seconds to wait at the end for threads whose connections are closed. One that hangs does not keep the process.
@@ -261,6 +262,7 @@ class Discovery:
             known=counts.known if pods_known else 0,
             cordoned=counts.cordoned if usable else 0,
             own_node=own_node,
+            own_zone=self._picture.zone_of(self._own_pod),
             own_node_cordoned=self._picture.is_cordoned(own_node),
             # The picture is as old as the half that was confirmed longest ago.
             synced_at=min(moments) if usable else None,

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 # Seconds. A watch that stays open for that long ends a failure: requests work again.
-STEADY = 1.0
+STEADY = 0.5
 # Seconds. A watch that ends earlier is a short one: the pause before the next watch grows.
 HEALTHY_WATCH = 5.0
 # So many short watches in a row are a failure. Then only a watch of ``HEALTHY_WATCH`` ends it.

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Kubeconfig", "KubeconfigError", "PackageMissingError", "load"]
 
-# Seconds that a caller waits for a renewal when the old credentials are good no more.
-PATIENCE = 5.0
+# Seconds that a caller waits for a renewal when the old credentials are good no more; the agent's end waits as long.
+PATIENCE = 2.0
 
 
 def seconds_since_boot() -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 
@@ -23,6 +24,8 @@ def choose(neighbours: Iterable[Neighbour], own_node: str, limit: int) -> tuple[
     return tuple(ordered[:limit] if limit else ordered)
 
 
+# Bounded well above the largest cluster that Kubernetes supports. Each change of the neighbours asks for all places.
+@functools.lru_cache(maxsize=8192)
 def _place(node_name: str) -> int:
     return int.from_bytes(hashlib.sha256(node_name.encode()).digest()[:8], "big")
 

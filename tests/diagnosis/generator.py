@@ -69,7 +69,9 @@ class Bundler:
     def bundle(self) -> Document:
         """Return the bundle."""
         world = self.world
-        gone = world.down | world.killed | world.hung | world.deleted | self.mute | self.old
+        gone = world.deleted | self.mute | self.old
+        if self.end == ROUNDS:
+            gone = gone | world.down | world.killed | world.hung
         drained = {each for each in world.leaving if each in world.cordoned}
         speaking = [each for each in world.nodes if each.name not in gone | drained | self.hidden]
         return {

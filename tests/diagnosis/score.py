@@ -73,7 +73,8 @@ def make_case(names: Sequence[str], seed: int, sizes: Sequence[int] = SIZES, var
 
     A ``variant`` is one of ``new`` (the faults began 20 s ago), ``ended`` (they ended 20 s ago), ``flapping`` (half of
     the requests that they concern pass), ``missing`` (half of the states are missing), ``mute`` (a third of the agents
-    does not answer the collector although it lives), ``old`` (a third of the agents is of version 1.15).
+    does not answer the collector although it lives), ``old`` (a third of the agents is of version 1.15), ``lying`` (one
+    agent without a fault sends garbage).
     """
     rng = random.Random(f"{names} {seed} {variant}")
     size = rng.choice(sizes)
@@ -98,7 +99,43 @@ def make_case(names: Sequence[str], seed: int, sizes: Sequence[int] = SIZES, var
         mute=some if variant == "mute" else frozenset(),
         old=some if variant == "old" else frozenset(),
     )
-    return Case("+".join(names), seed, bundler.bundle(), truth.verdicts)
+    bundle = bundler.bundle()
+    if variant == "lying":
+        garble(next(each for each in bundle["states"] if each["node_name"] in some), rng)
+    lasting = ("maintenance", "starved", "discovery")
+    if variant == "ended":
+        truth.verdicts = {each for each in truth.verdicts if each[0] in lasting or world.ends}
+        if not truth.verdicts:
+            world.discovery = {}
+    return Case("+".join(names), seed, bundle, truth.verdicts)
+
+
+GARBAGE: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    1e308,
+    float("nan"),
+    "x" * 1000,
+    "\x1b[2J",
+    [],
+    {},
+    [[]],
+    {"a": {}},
+    10**400,
+)
+
+
+def garble(state: dict[str, Any], rng: random.Random) -> None:
+    """Put values of other types into most fields of a state, at every depth."""
+    for kind in list(state["checks"]):
+        check = state["checks"][kind]
+        for holder in (check, check["window"]):
+            for key in rng.sample(list(holder), len(holder) // 2):
+                holder[key] = rng.choice(GARBAGE)
+        check["state"] = rng.choice(GARBAGE[:5])
+    state["zone"], state["skipped"], state["neighbourhood"] = rng.choice(GARBAGE), rng.choice(GARBAGE), "?"
+    state["checks"]["\x1b[31mhostile\n"] = {"state": "ok"}
 
 
 def judge_all(cases: Iterator[Case], score: Score, show: bool = False) -> Score:
