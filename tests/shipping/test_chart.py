@@ -70,6 +70,7 @@ MATRIX: dict[str, Object] = {
     "own settings": {
         "check_timeout": "2s500ms",
         "cache_ttl": "0",
+        "history": "0",
         "trace_events": "none",
         "listen_address": "::",
         "log_level": "debug",

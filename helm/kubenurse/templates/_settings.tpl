@@ -23,6 +23,7 @@ KUBENURSE_CHECK_NEIGHBOURHOOD: {{ $values.check_neighbourhood | quote }}
 KUBENURSE_CHECK_INTERVAL: {{ $values.check_interval | quote }}
 KUBENURSE_CHECK_TIMEOUT: {{ $values.check_timeout | quote }}
 KUBENURSE_CACHE_TTL: {{ $values.cache_ttl | quote }}
+KUBENURSE_HISTORY: {{ $values.history | quote }}
 KUBENURSE_REUSE_CONNECTIONS: {{ $values.reuse_connections | quote }}
 KUBENURSE_HISTOGRAM_BUCKETS: {{ $values.histogram_buckets | quote }}
 KUBENURSE_VICTORIAMETRICS_HISTOGRAM: {{ $values.victoriametrics_histogram | quote }}
@@ -40,7 +41,7 @@ HTTPS_PROXY: {{ $values.https_proxy | quote }}
 NO_PROXY: {{ $values.no_proxy | quote }}
 {{- end -}}
 
-{{- /* Without an Ingress of the chart the host may be that of another route, but the default host is nobody's. */ -}}
+{{- /* Without an Ingress of the chart the host can belong to another route. The default host is a placeholder. */ -}}
 {{- define "kubenurse.ingressUrl" -}}
 {{- $ingress := .Values.ingress -}}
 {{- if and $ingress.url (or $ingress.enabled (ne $ingress.url "dummy-kubenurse.example.com")) -}}
