@@ -1,90 +1,104 @@
-"""The agent: wires configuration, discovery, checks, cache, endpoints and timer together, and starts and stops them."""
+"""The agent: builds its parts, joins them, and starts and stops them; or one of the commands for a person."""
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__":
+    from checks.early import heed_signals  # before the imports below, which take a moment
+
+    heed_signals()
+
 import contextlib
 import dataclasses
-import errno
 import logging
-import platform
 import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from types import FrameType
-from typing import NoReturn
+from collections.abc import Callable, Sequence
 
 import checks
-from checks.cli.configure import BAD_CONFIGURATION, configure
+from checks.cli.configure import BAD_CONFIGURATION, configure, print_problems
+from checks.config.settings import Config, ConfigError
 from checks.config.skips import NEIGHBOURHOOD, skips
-from checks.config.variables import Config
+from checks.early import heed_signals
+from checks.kube.access import find_access
 from checks.kube.client import KubeApi
-from checks.kube.credentials import Credentials, ServiceAccount
+from checks.kube.credentials import Credentials
 from checks.kube.discovery import Discovery
-from checks.model import (
-    BUILT_IN_TYPES,
-    SKIPPED,
-    CheckResult,
-    Neighbour,
-    Neighbourhood,
-    Report,
-    Target,
-)
-from checks.probe.http import Prober
+from checks.kube.recovery import Recovery
+from checks.model import Neighbourhood
+from checks.probe.prober import Prober
 from checks.probe.trust import TrustStore
+from checks.report import log
+from checks.report.history import History
 from checks.report.metrics import Metrics
+from checks.report.sinks import Sink, Sinks
 from checks.report.transitions import Transitions
-from checks.schedule.endings import Endings
+from checks.report.window import Windows
+from checks.schedule.exits import ORDERLY, Exits, end_after, leave
+from checks.schedule.own import Own
 from checks.schedule.rounds import Rounds
-from checks.targets import api_server, extra, me
-from checks.targets import neighbours as neighbourhood
-from checks.web.certificates import CertificateFiles
+from checks.schedule.watchdog import LOOK_SECONDS, WATCH_SECONDS, Watchdog, longest_silence
+from checks.targets.selection import Selection
 from checks.web.endpoints import respond
-from checks.web.http1 import Request, Response
+from checks.web.listen import StartError, open_servers
 from checks.web.server import Server
+from checks.web.view import NOT_DISCOVERED, View
 
 logger = logging.getLogger("kubenurse.agent")
 
-# How long a request for a verdict waits for the first list of neighbours, in seconds.
-FIRST_SYNC_WAIT = 2.0
-# Fewer than the server has connections: neighbours are answered however many wait to hear how this agent is.
-MOST_WAITING = 96
+# Within this many seconds after the shutdown duration the process has ended, even while a thread hangs.
+CLOSE_SECONDS = 3.0
 
-NOT_DISCOVERED = Neighbourhood(state=SKIPPED)
+OnDeath = Callable[[str, BaseException], None]
 
 
 class Agent:
     """One agent, from its configuration; ``start`` opens its ports and begins, ``close`` ends it.
 
+    Results flow one way: selection → rounds → prober → result → sinks; the view shows what they hold.
+
     Args:
         config: where to look and what for.
-        credentials: for the API server; None when there is none to talk to.
+        credentials: for the API server; None without an API server.
         clock: monotonic seconds, by which metrics and discovery tell how old something is.
+        on_death: called with a part's name and the error that ended it; the agent does not work without that part.
     """
 
     def __init__(
-        self, config: Config, credentials: Credentials | None, clock: Callable[[], float] = time.monotonic
+        self,
+        config: Config,
+        credentials: Credentials | None,
+        clock: Callable[[], float] = time.monotonic,
+        on_death: OnDeath = lambda _name, _error: None,
     ) -> None:
         self.config = config
         self._clock = clock
-        self.pod_name = config.pod_name
-        self._shutting_down = self._closing = False
-        self._keeping = threading.Lock()
-        self._may_wait = threading.BoundedSemaphore(MOST_WAITING)
+        self._on_death = on_death
         self._servers: list[Server] = []
-        self._transitions = Transitions()
-        self._chosen: tuple[Neighbourhood, tuple[Neighbour, ...]] = (NOT_DISCOVERED, ())
-        self._made: tuple[tuple[Neighbour, ...], tuple[Target, ...], frozenset[Target]] | None = None
+        why_skipped = skips(config, has_api_server=credentials is not None)
+        discovers = credentials is not None and NEIGHBOURHOOD not in why_skipped
+        self._discovery = self._make_discovery(credentials) if credentials is not None and discovers else None
+        self._selection = Selection(config, credentials.base_url if credentials else "", self._neighbourhood)
+        own = self._own = Own(clock=clock)
         self.metrics = Metrics(
             buckets=config.histogram_buckets,
             victoriametrics=config.victoriametrics_histogram,
             trace_events=config.trace_events,
             expose_metadata=config.expose_metadata,
-            neighbourhood=self.neighbourhood,
-            checked=lambda: len(self._neighbours_to_check()),
+            neighbourhood=self._neighbourhood,
+            checked=lambda: len(self._selection.now().neighbours),
+            log_dropped=log.dropped,
+            lateness=lambda: own.lateness,
+            starved=lambda: own.starved,
             clock=clock,
         )
+        windows = Windows()
+        history = History(config.history, starved=lambda: own.starved)
+        sinks: list[Sink] = [self.metrics, Transitions(), windows, history]
+        if self._discovery is not None:
+            sinks.append(Recovery(self._discovery.api_server_answered))
+        self._sinks = Sinks(sinks, lambda: self._selection.now().types)
         self._prober = Prober(
             timeout=config.check_timeout,
             trust=_trust(config),
@@ -92,53 +106,61 @@ class Agent:
             proxies=config.proxies,
             reuse_connections=config.reuse_connections,
         )
-        self._fixed_targets = (
-            *api_server.targets(config, credentials.base_url if credentials else ""),
-            *me.targets(config),
-            *extra.targets(config),
-        )
-        self.skips = skips(config, has_api_server=credentials is not None)
-        self._discovery = self._make_discovery(credentials)
         self._rounds = Rounds(
-            targets=self._targets,
+            targets=lambda: self._selection.now().targets,
+            wants=self._selection.wants,
             check=self._prober.check,
-            on_result=self._on_result,
-            on_round=lambda _: self._keep_only_current(),
+            take=self._sinks.take,
+            begin=self._begin_round,
             interval=config.check_interval,
             timeout=config.check_timeout,
             ttl=config.cache_ttl,
-            is_wanted=self._is_wanted,
+            note=own.note,
+            on_death=on_death,
+        )
+        self.view = View(
+            config,
+            selection=self._selection,
+            rounds=self._rounds,
+            metrics=self.metrics,
+            windows=windows,
+            history=history,
+            own=own,
+            discovery=self._discovery,
+            skips=why_skipped,
+            clock_source=self._prober.kernel_clock.source,
         )
 
-    def _make_discovery(self, credentials: Credentials | None) -> Discovery | None:
+    def _neighbourhood(self) -> Neighbourhood:
+        return self._discovery.snapshot() if self._discovery is not None else NOT_DISCOVERED
+
+    def _make_discovery(self, credentials: Credentials) -> Discovery:
         config = self.config
-        if credentials is None or NEIGHBOURHOOD in self.skips:
-            return None
         return Discovery(
             KubeApi(credentials),
             namespace=config.namespace,
             label_selector=config.neighbour_filter,
             own_pod=config.pod_name,
             node_name=config.node_name,
+            listen_address=config.listen_address,
             allow_unschedulable=config.allow_unschedulable,
-            on_change=lambda _: self._keep_only_current(),
-            on_error=self.metrics.discovery_failed,
+            on_change=lambda _: self._sinks.prune(),
+            on_error=lambda kind: self.metrics.discovery_failed(kind),
+            on_death=self._on_death,
             clock=self._clock,
         )
 
-    def start(self, on_death: Callable[[str, BaseException], None]) -> None:
-        """Open the ports, then begin to discover, check and serve.
+    def _begin_round(self) -> None:
+        self._own.sample()
+        self._sinks.prune()
 
-        ``on_death`` is called with a server's name and error when its thread dies.
+    def start(self) -> None:
+        """Open the ports, then begin to discover, check and serve.
 
         Raises:
             StartError: when a port cannot be bound; nothing is open then.
         """
-        config = self.config
-        self._servers.append(self._bind("KUBENURSE_PORT", config.port, None, on_death))
-        if config.use_tls and config.cert_file and config.cert_key:
-            files = CertificateFiles(config.cert_file, config.cert_key)
-            self._servers.append(self._bind("KUBENURSE_TLS_PORT", config.tls_port, files, on_death))
+        self._servers = open_servers(self.config, lambda request: respond(request, self.view), self._on_death)
         for server in self._servers:
             server.start()
         self.start_discovery()
@@ -149,9 +171,18 @@ class Agent:
         if self._discovery is not None:
             self._discovery.start()
 
+    def watched_by(self, watchdog: Watchdog) -> None:
+        """Let a watchdog look after the parts whose threads must live."""
+        watchdog.watch("rounds", self._rounds.last_lived)
+        watchdog.watch("log", log.last_lived)
+        for server in self._servers:
+            watchdog.watch(server.name, server.last_lived)
+        if self._discovery is not None:
+            watchdog.watch_all(self._discovery.last_lived, WATCH_SECONDS)
+
     def shut_down(self) -> None:
         """Say that this agent is going, and start no check any more; the endpoints go on."""
-        self._shutting_down = True
+        self.view.shut_down()
         self._rounds.stop()
 
     def close(self) -> None:
@@ -161,198 +192,70 @@ class Agent:
             server.stop()
         if self._discovery is not None:
             self._discovery.stop()
-        self._closing = True
+        self._rounds.abandon()
         self._prober.stop()
         self._rounds.close()
         self._prober.close()
 
-    def _bind(
-        self,
-        variable: str,
-        port: int,
-        tls: CertificateFiles | None,
-        on_death: Callable[[str, BaseException], None],
-    ) -> Server:
-        try:
-            return Server(self._respond, self.config.listen_address, port, tls, on_death=on_death)
-        except OSError as error:
-            for server in self._servers:
-                server.stop()
-            why = error.strerror or error
-            if error.errno == errno.EADDRNOTAVAIL:
-                address = self.config.listen_address
-                raise StartError(
-                    f"KUBENURSE_LISTEN_ADDRESS='{address}': {why}, expected an address of this machine"
-                ) from error
-            raise StartError(f"{variable}='{port}': {why}, expected a free port that this user may bind") from error
 
-    def _respond(self, request: Request) -> Response:
-        return respond(request, self)
-
-    # What the endpoints ask for: checks.endpoints.Agent.
-
-    @property
-    def node_name(self) -> str:
-        """The node this Pod runs on, empty while unknown."""
-        return self.config.node_name or self.neighbourhood().own_node
-
-    def alive(self, wait_for_sync: float = FIRST_SYNC_WAIT) -> Report:
-        """Report on results that are young enough, running those checks that have none.
-
-        With ``MOST_WAITING`` callers waiting for that, who comes beside them gets the latest results there are.
-        """
-        if not self._may_wait.acquire(blocking=False):
-            return self.latest()
-        try:
-            if self._discovery is not None:
-                self._discovery.wait_synced(wait_for_sync)
-            return self._report(self._rounds.fresh())
-        finally:
-            self._may_wait.release()
-
-    def latest(self) -> Report:
-        """Report on the latest results and run nothing."""
-        return self._report(self._rounds.latest())
-
-    def not_ready(self) -> str:
-        """Return why no traffic should come here, empty when it may."""
-        if self._shutting_down:
-            return "shutting down"
-        return "the node is cordoned" if self.neighbourhood().own_node_cordoned else ""
-
-    def neighbour_called(self, origin: str) -> None:
-        """Count a check made by a neighbour."""
-        self.metrics.neighbour_called(origin)
-
-    def render_metrics(self, accept: str, accept_encoding: str) -> tuple[list[tuple[str, str]], bytes]:
-        """Return headers and body of /metrics."""
-        return self.metrics.render(accept, accept_encoding)
-
-    def about(self) -> Mapping[str, object]:
-        """Return what this agent is, for /state."""
-        return {
-            "version": checks.__version__,
-            "python": platform.python_version(),
-            "clock": self._prober.kernel_clock.source,
-            "interval": self.config.check_interval,
-            "timeout": self.config.check_timeout,
-            "neighbour_limit": self.config.neighbour_limit,
-        }
-
-    # What is checked, and what becomes of the results.
-
-    def neighbourhood(self) -> Neighbourhood:
-        """Return what discovery knows now."""
-        return self._discovery.snapshot() if self._discovery is not None else NOT_DISCOVERED
-
-    def _neighbours_to_check(self) -> tuple[Neighbour, ...]:
-        """Choose from the neighbours known, anew only when those have changed."""
-        known = self.neighbourhood()
-        chosen_from, chosen = self._chosen
-        if known.neighbours is not chosen_from.neighbours or known.own_node != chosen_from.own_node:
-            chosen = neighbourhood.choose(known.neighbours, self.node_name, self.config.neighbour_limit)
-            self._chosen = (known, chosen)
-        return chosen
-
-    def _targets(self) -> tuple[Target, ...]:
-        return self._targets_now()[1]
-
-    def _is_wanted(self, target: Target) -> bool:
-        return target in self._targets_now()[2]
-
-    def _targets_now(self) -> tuple[tuple[Neighbour, ...], tuple[Target, ...], frozenset[Target]]:
-        """The neighbours chosen, and all there is to check: in order, and to look up. Made anew with each choice."""
-        chosen = self._neighbours_to_check()
-        made = self._made
-        if made is None or made[0] is not chosen:
-            config = self.config
-            scheme, port = ("https", config.tls_port) if config.use_tls else ("http", config.port)
-            paths = neighbourhood.targets(chosen, scheme, port, self.pod_name)
-            targets = (*self._fixed_targets, *paths)
-            self._made = made = (chosen, targets, frozenset(targets))
-        return made
-
-    def _on_result(self, result: CheckResult) -> None:
-        if self._closing and not result.ok:
-            return  # the check was made to end: that says nothing about the network
-        self.metrics.observe(result)
-        self._transitions.note(result)
-
-    def _keep_only_current(self) -> None:
-        """Let a neighbour that left be forgotten in time however long the interval is."""
-        # Within the lock, so that of two that come at once the last one's picture is the newest.
-        with self._keeping:
-            types = frozenset(target.type for target in self._targets())
-            self.metrics.keep(types)
-            self._transitions.keep_only(types)
-
-    def _report(self, results: Mapping[str, CheckResult]) -> Report:
-        return Report(
-            results=results,
-            neighbourhood=self.neighbourhood(),
-            skipped=tuple(kind for kind in BUILT_IN_TYPES if kind in self.skips),
-            checked=self._neighbours_to_check(),
-            started_at=min((result.started_at for result in results.values()), default=0.0),
-            finished_at=max((result.started_at + result.duration for result in results.values()), default=0.0),
-        )
-
-
-class StartError(Exception):
-    """The agent cannot start; the message says which variable is in the way."""
-
-
-def make_agent(config: Config) -> Agent:
-    """Make an agent that talks to the API server it is nearest to: the cluster's, or that of a kubeconfig."""
-    if config.api_host:
-        account = ServiceAccount(config.api_host, config.api_port, config.serviceaccount_dir, extra_ca=config.extra_ca)
-        return Agent(config, account)
-    if not config.kubeconfig:
-        return Agent(config, None)
-    from checks.kube import kubeconfig  # only here is the official client worth its memory
-
-    try:
-        found = kubeconfig.load(config.kubeconfig, config.extra_ca)
-    except kubeconfig.KubeconfigError as error:
-        logger.warning("kubeconfig not usable", extra={"facts": {"why": str(error)}})
-        return Agent(config, None)
-    if found is not None and not config.namespace:
-        config = dataclasses.replace(config, namespace=found.namespace)
-    return Agent(config, found)
+def make_agent(config: Config, on_death: OnDeath = lambda _name, _error: None) -> Agent:
+    """Make an agent that talks to the nearest API server: the cluster's, or that of a kubeconfig; see find_access."""
+    credentials, namespace = find_access(config)
+    return Agent(dataclasses.replace(config, namespace=namespace), credentials, on_death=on_death)
 
 
 def _trust(config: Config) -> TrustStore:
-    """Whom the checks believe: the system's CAs, the cluster's and the user's."""
-    files = [config.serviceaccount_dir / "ca.crt"]
-    if config.extra_ca:
-        files.append(config.extra_ca)
+    """The certificate authorities that the checks trust: the system's, the cluster's and the user's."""
+    files = [config.serviceaccount_dir / "ca.crt", *([config.extra_ca] if config.extra_ca else [])]
     return TrustStore(files, system=True, verify=not config.insecure)
 
 
 def run(config: Config) -> int:
-    """Run the agent until it is told to end; return the exit code."""
+    """Run the agent until something ends it; return the exit code.
+
+    Raises:
+        ConfigError: when KUBECONFIG is set and cannot be read for want of a package.
+    """
+    listening: list[Exits] = []
+
+    def on_death(name: str, error: BaseException) -> None:
+        for exits in listening:
+            exits.report(f"{name} died: {error!r}")
+
     # A plugin of a kubeconfig may let this wait: until it is over, signals end the process.
-    agent = make_agent(config)
-    with contextlib.closing(Endings()) as endings:
-        return _run_until(endings, agent)
+    agent = make_agent(config, on_death)
+    with contextlib.closing(Exits()) as exits:
+        listening.append(exits)
+        return _run_until(exits, agent)
 
 
-def _run_until(endings: Endings, agent: Agent) -> int:
+def _run_until(exits: Exits, agent: Agent) -> int:
     try:
-        agent.start(lambda server, error: endings.report(f"server {server} died: {error}"))
+        agent.start()
     except StartError as error:
-        logger.error("agent not started", extra={"facts": {"why": str(error)}})  # noqa: TRY400 # a traceback tells nothing more
+        logger.error("starting the agent failed", extra={"facts": {"why": str(error)}})  # noqa: TRY400 # the message says it all
         agent.close()
         return 1
     _log_start(agent)
-    why = endings.wait()
-    logger.info("agent stopping", extra={"facts": {"why": why}})
+    watchdog = Watchdog(longest_silence(agent.config.check_interval))
+    agent.watched_by(watchdog)
+    why = ""
+    while not why:
+        why = exits.wait(LOOK_SECONDS) or watchdog.silent()
+    code = 0 if why in {number.name for number in ORDERLY} else 1
+    wait = agent.config.shutdown_duration if why == signal.SIGTERM.name else 0.0
+    end_after(wait + CLOSE_SECONDS, code)
+    if code:
+        # Past the queue, whose thread may be the one that hangs.
+        log.last_words("agent stopping", why=why)
+    else:
+        logger.info("agent stopping", extra={"facts": {"why": why}})
     agent.shut_down()
-    if why == signal.SIGTERM.name:
-        # Whoever routes traffic here learns of the end by /ready and by the Pod's state, and that takes a moment.
-        endings.wait(agent.config.shutdown_duration)
+    # Load balancers learn of the end by /ready and by the Pod's state, and that takes a moment. Another signal ends it.
+    exits.wait(wait)
     agent.close()
     logger.info("agent stopped")
-    return 0 if why in (signal.SIGTERM.name, signal.SIGINT.name) else 1
+    return code
 
 
 def _log_start(agent: Agent) -> None:
@@ -366,27 +269,27 @@ def _log_start(agent: Agent) -> None:
         "interval": config.check_interval,
     }
     logger.info("agent started", extra={"facts": facts})
-    for kind, why in agent.skips.items():
+    for kind, why in agent.view.skips.items():
         logger.info("check skipped", extra={"facts": {"type": kind, "why": why}})
-
-
-def _end_at_once(_number: int, _frame: FrameType | None) -> NoReturn:
-    """End before anything has begun."""
-    sys.exit(0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the agent, or with arguments one of the commands of ``kubenurse --help``; return the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     if arguments:
-        from checks.cli import commands as commandline  # what the agent itself does not need on every node
+        from checks.cli import commands  # what the agent itself does not need on every node
 
-        return commandline.main(arguments, make_agent)
-    # As process 1 of a container it would not get the signals that it does not handle (pid_namespaces(7)).
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end_at_once)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return commands.main(arguments, make_agent)
+    heed_signals()
     config = configure()
-    return run(config) if config is not None else BAD_CONFIGURATION
+    if config is None:
+        return BAD_CONFIGURATION
+    try:
+        return leave(run(config))
+    except ConfigError as error:
+        print_problems(error)
+        return BAD_CONFIGURATION
 
 
 if __name__ == "__main__":

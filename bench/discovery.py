@@ -23,7 +23,7 @@ from typing import Any
 
 import urllib3
 
-from bench.hostile import ANSWERS, HostileServer
+from bench.hostile_answers import ANSWERS, HostileServer
 from bench.processes import cpu_seconds, most_rss_megabytes, rss_megabytes
 from sandbox.apiserver import ApiServer
 from sandbox.certificates import CertificateAuthority, ServiceAccountDirectory

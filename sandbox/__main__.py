@@ -108,7 +108,7 @@ class Screen:
         elif self._is_worth_a_block(seen):
             self._failures = table.failures(seen)
             self._printed_at = self._clock()
-            print(f"\n{time.strftime('%H:%M:%S')}\n{table.render(seen)}", file=self._out, flush=True)
+            print(f"\n{time.strftime('%H:%M:%S')}\n{table.as_table(seen)}", file=self._out, flush=True)
 
     def _is_worth_a_block(self, seen: Mapping[str, table.State | None]) -> bool:
         now = self._clock()
@@ -119,7 +119,7 @@ class Screen:
 
     def _redraw(self, seen: Seen) -> None:
         columns = shutil.get_terminal_size((table.WIDTH, 24)).columns
-        shown = table.render(seen, min(columns, table.WIDTH), colour=True)
+        shown = table.as_table(seen, min(columns, table.WIDTH), colour=True)
         # ECMA-48: up to the first line of the table before (CPL) and clear from there (ED). Line wrap (DEC private
         # mode 7) is off meanwhile, so that each line of text stays one line of the screen.
         up = f"\x1b[{self._lines}F\x1b[J" if self._lines else "\n"

@@ -138,7 +138,7 @@ class ApiHandler(BaseHTTPRequestHandler):
         metadata: Object = {"resourceVersion": str(version)}
         if following:
             metadata["continue"] = following
-            if not selection.labels.requirements and not selection.fields:
+            if not selection.labels and not selection.fields:
                 metadata["remainingItemCount"] = remaining
         self._send(200, list_pieces(KINDS[selection.kind], metadata, items))
 

@@ -15,7 +15,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from checks.config.selector import Selector, parse_selector
+from checks.config.selector import Requirement, parse_selector
+from sandbox.labels import match
 from sandbox.objects import Object
 
 HISTORY = 1000
@@ -60,7 +61,7 @@ class Selection:
 
     kind: str
     namespace: str
-    labels: Selector
+    labels: tuple[Requirement, ...]
     fields: tuple[tuple[str, str, bool], ...]
 
     @classmethod
@@ -79,7 +80,7 @@ class Selection:
         if item is None or (self.namespace and item["metadata"].get("namespace") != self.namespace):
             return False
         read = _FIELDS[self.kind]
-        return self.labels.matches(item["metadata"].get("labels", {})) and all(
+        return match(self.labels, item["metadata"].get("labels", {})) and all(
             (read[name](item) == value) is equal for name, value, equal in self.fields
         )
 

@@ -48,7 +48,7 @@ def complete(seen: Mapping[str, State | None]) -> bool:
     )
 
 
-def render(seen: Mapping[str, State | None], width: int = WIDTH, *, colour: bool = False) -> str:
+def as_table(seen: Mapping[str, State | None], width: int = WIDTH, *, colour: bool = False) -> str:
     """Return the table: a line an agent, a column a check, then the failures in full and a legend.
 
     When there are too many neighbours for a column each within ``width`` characters, one column sums them up. With

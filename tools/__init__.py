@@ -1,1 +1,1 @@
-"""What makes files of this repository from others."""
+"""Programs that generate or check files of this repository."""

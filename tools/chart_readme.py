@@ -1,7 +1,7 @@
 """Write the table of values into the chart's README: ``python -m tools.chart_readme``.
 
-The table is made of values.yaml: a value is a key with a comment right above it, at its indentation, which is what the
-value means. Keys without one are groups.
+The table comes from values.yaml. A key with a comment right above it, at the same indentation, is a value, and the
+comment is its meaning. A key without a comment is a group of values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TABLE = re.compile(r"(?<=<!-- values -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
 def with_table(readme: str, values: str) -> str:
-    """Return the README with the table of these values, a YAML text."""
+    """Return the README with a new table, made from ``values``, a YAML text."""
     rows = ["| value | default | meaning |", "|---|---|---|"]
     defaults = yaml.safe_load(values)
     for path, meaning in documented(values):
@@ -35,7 +35,7 @@ def with_table(readme: str, values: str) -> str:
 
 
 def documented(values: str) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the path and meaning of each value."""
+    """Yield the path and the meaning of each value that has a comment."""
     groups: list[tuple[int, str]] = []
     comment: list[str] = []
     for line in values.splitlines():
@@ -53,7 +53,7 @@ def documented(values: str) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def main() -> int:
-    """Write the table."""
+    """Write the table into the chart's README."""
     readme = CHART / "README.md"
     text = with_table(readme.read_text(encoding="utf-8"), (CHART / "values.yaml").read_text(encoding="utf-8"))
     readme.write_text(text, encoding="utf-8")

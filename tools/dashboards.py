@@ -1,7 +1,7 @@
 """Write kubenurse's Grafana dashboards: ``python -m tools.dashboards``.
 
-Each panel is a line or two here: title, what it tells, query. The labels cluster, node and pod come from scraping, see
-docs/metrics.md. No query needs the recording rules, so that dashboards and rules can be used apart.
+Each panel has a title, a description and queries. The labels cluster, node and pod come from scraping, see
+docs/metrics.md. No query needs the recording rules, so dashboards and rules can be used separately.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ NONE_IS_GOOD = steps((None, GREEN), (1, RED))
 AGE = steps((None, GREEN), (120, YELLOW), (300, RED))
 LEFT = steps((None, RED), (3 * 86400, YELLOW), (14 * 86400, GREEN))
 
-# The phase's name, the event it ends with, and the one it begins with.
+# Each phase: its name, the event at its end, and the event at its beginning.
 PHASES = (
     ("look up", "dns_done", "dns_start"),
     ("connect", "connect_done", "connect_start"),
@@ -60,28 +60,28 @@ OPTIONAL_PHASES = {"look up", "TLS"}
 
 
 def neighbour(expr: str) -> str:
-    """Give each path series the label of the node it leads to."""
+    """Return ``expr`` with the label neighbour on each path series: the node that the path leads to."""
     return f'label_replace({expr}, "neighbour", "$1", "type", "path_(.+)")'
 
 
 def kind(expr: str) -> str:
-    """Give each series the label check: its type, and ``path`` for all paths together."""
+    """Return ``expr`` with the label check on each series: its type, or ``path`` for every path."""
     return f'label_replace(label_replace({expr}, "check", "$1", "type", "(.+)"), "check", "path", "type", "path_.+")'
 
 
 def own(metric: str, labels: str) -> str:
-    """Return a metric that every process or target has, of kubenurse's only."""
+    """Return a metric that every process or target has, narrowed to kubenurse's."""
     return f"{metric} and on (job, instance) kubenurse_build_info{{{labels}}}"
 
 
 def mean_offset(labels: str, event: str) -> str:
-    """Return the mean seconds from the start of a request to an event."""
+    """Return a query for the mean seconds from the start of a request to an event."""
     wanted = f'{{{labels},event="{event}"}}{RATE}'
     return f"sum(rate({TRACE}_sum{wanted})) / sum(rate({TRACE}_count{wanted}))"
 
 
 def phases(labels: str) -> Panel:
-    """Mean seconds of each phase, stacked. Checks without a name to look up or without TLS have 0 there."""
+    """Return a panel with the mean seconds of each phase, stacked. A check without lookup or TLS has 0 there."""
     queries = []
     for name, end, begin in PHASES:
         took = f"{mean_offset(labels, end)} - {mean_offset(labels, begin)}"
@@ -90,40 +90,40 @@ def phases(labels: str) -> Panel:
 
 
 def heat_map(labels: str, width: int = 8) -> Panel:
-    """How many answers took how long."""
+    """Return a heat map of the latencies."""
     expr = f"sum by (le) (increase({HISTOGRAM}_bucket{{{labels}}}{RATE}))"
-    return heat("Latency", "How many answers took how long. Checks without an answer are not in it.", expr, width)
+    return heat("Latency", "Number of answers by their latency. Checks without an answer are not counted.", expr, width)
 
 
 def quantiles(labels: str) -> Panel:
-    """Quantiles of the latency."""
+    """Return a panel with quantiles of the latency."""
     buckets = f"sum by (le) (rate({HISTOGRAM}_bucket{{{labels}}}{RATE}))"
     queries = [Query(f"histogram_quantile({q}, {buckets})", f"p{q * 100:g}") for q in (0.5, 0.95, 0.99)]
     return lines("Quantiles", "Seconds to an answer, over all selected nodes.", *queries, unit="s")
 
 
 def failures(labels: str, by: str, legend: str, width: int = 8) -> Panel:
-    """Failed checks a second."""
+    """Return a panel with failed checks a second."""
     expr = f"sum by ({by}) (rate(kubenurse_errors_total{{{labels}}}{RATE}))"
-    return lines("Failures", "Failed checks a second, by what they failed at.", Query(expr, legend), width=width)
+    return lines("Failures", "Failed checks a second, by the event of the failure.", Query(expr, legend), width=width)
 
 
 def slowest(labels: str) -> Panel:
-    """The nodes with the highest means."""
+    """Return a panel with the nodes that have the highest means."""
     expr = f"""topk(10, sum by (node) (rate({HISTOGRAM}_sum{{{labels}}}{RATE}))
       / sum by (node) (rate({HISTOGRAM}_count{{{labels}}}{RATE})))"""
-    return lines("Slowest nodes", "The ten nodes with the longest mean.", Query(expr, "{{node}}"), unit="s")
+    return lines("Slowest nodes", "The ten nodes with the highest mean latency.", Query(expr, "{{node}}"), unit="s")
 
 
 def least_successful(labels: str) -> Panel:
-    """The nodes on which checks fail most."""
+    """Return a panel with the nodes on which checks fail most."""
     expr = f"bottomk(10, avg by (node) (avg_over_time(kubenurse_check_success{{{labels}}}[5m])))"
-    about = "The share of good checks in five minutes, of the ten worst nodes."
+    about = "Share of good checks in five minutes, for the ten worst nodes."
     return lines("Worst nodes", about, Query(expr, "{{node}}"), unit="percentunit")
 
 
 def check_row(title: str, types: str) -> Row:
-    """All about one kind of check."""
+    """Return the panels of one kind of check."""
     labels = f"{MANY},{types}"
     return Row(
         title,
@@ -139,7 +139,7 @@ def check_row(title: str, types: str) -> Row:
 
 
 def health() -> Row:
-    """The state of the fleet in a few numbers."""
+    """Return a row with the state of the fleet in a few numbers."""
     success = f"kubenurse_check_success{{{MANY}}}"
     unreachable = f"count(avg by (cluster, type) (kubenurse_check_success{{{MANY},{PATHS}}}) < 0.5) or vector(0)"
     failing = f"count by (check) ({kind(f'{success} == 0')})"
@@ -147,56 +147,56 @@ def health() -> Row:
     return Row(
         "Fleet",
         (
-            stat("Agents", "Agents that report.", f"count(kubenurse_build_info{{{MANY}}})"),
+            stat("Agents", "Number of agents that report.", f"count(kubenurse_build_info{{{MANY}}})"),
             stat("Checks ok", "Share of all checks that are good now.", f"avg({success})", PERCENT, GOOD_SHARE),
-            stat("Failing checks", "Checks that fail now.", f"count({success} == 0) or vector(0)", COUNT, NONE_IS_GOOD),
+            stat("Failing checks", "Checks that fail.", f"count({success} == 0) or vector(0)", COUNT, NONE_IS_GOOD),
             stat("Unreachable nodes", "Nodes that most agents fail to reach now.", unreachable, COUNT, NONE_IS_GOOD),
-            stat("Oldest picture", "The longest time since the API server told an agent its neighbours.",
+            stat("Oldest list", "The longest time since the API server confirmed the neighbours of an agent.",
                  f"max(kubenurse_discovery_age_seconds{{{MANY}}})", "s", AGE),
-            stat("First certificate to end", "Time left for the first to end of all certificates shown.",
+            stat("First certificate to end", "Time until the first of all certificates ends.",
                  f"min(kubenurse_tls_not_after_timestamp_seconds{{{MANY}}}) - time()", "s", LEFT),
-            lines("Failing checks by kind", "How many checks fail; all paths count as path.",
+            lines("Failing checks by kind", "Number of failing checks; all paths count as path.",
                   Query(failing, "{{check}}"), width=12),
-            lines("Failures by event", "Failed checks a second, by what they failed at.",
+            lines("Failures by event", "Failed checks a second, by the event of the failure.",
                   Query(errors, "{{event}}"), width=12),
         ),
     )  # fmt: skip
 
 
 def reachability() -> Row:
-    """Who fails to reach whom."""
+    """Return a row with the paths that fail."""
     share = f"avg_over_time(kubenurse_check_success{{{MANY},{PATHS}}}[5m])"
     good = f"avg by (cluster, node, type) (avg_over_time(kubenurse_check_success{{{MANY}}}[1h]))"
     unreached = f"topk(10, 1 - avg by (neighbour) ({neighbour(f'kubenurse_check_success{{{MANY},{PATHS}}}')}) > 0)"
     return Row(
-        "Who fails to reach whom",
+        "Failing paths",
         (
-            matrix("From (row) to (column)", "Share of good checks in five minutes. A red column is a node that nobody "
-                   "reaches, a red row one that reaches nobody. Choose some nodes above when there are many.",
+            matrix("From (row) to (column)", "Share of good checks in five minutes. A red column is a node that no "
+                   "agent can reach; a red row is a node that can reach no other. With many nodes, choose some above.",
                    f"avg by (node, neighbour) ({neighbour(share)})", "node", "neighbour"),
             table("Worst checks of the last hour", "Checks that failed at least once, the worst first.",
                   f"sort(bottomk(25, {good} < 1))", SHARE),
-            lines("Hard to reach", "Share of the agents that fail to reach a node, of the ten worst.",
+            lines("Hard to reach", "Share of the agents that fail to reach a node, for the ten worst nodes.",
                   Query(unreached, "{{neighbour}}"), unit="percentunit", width=12),
         ),
     )  # fmt: skip
 
 
 def kernel() -> Row:
-    """What the kernel and TLS tell."""
+    """Return a row with the kernel's figures and the certificates."""
     again = f"rate(kubenurse_tcp_retransmits_total{{{MANY}}}{RATE})"
     asked = f"rate(kubenurse_httpclient_requests_total{{{MANY}}}{RATE})"
     mtu = f"kubenurse_tcp_path_mtu_bytes{{{MANY}}}"
     return Row(
         "Packets and certificates",
         (
-            lines("Segments sent again", "TCP segments sent again per check, of the ten worst nodes.",
+            lines("Retransmissions", "Retransmitted TCP segments per check, for the ten worst nodes.",
                   Query(f"topk(10, sum by (node) ({again}) / sum by (node) ({asked}))", "{{node}}")),
-            lines("Round trip", "The kernel's smoothed round-trip time on a check's connection, of the ten longest.",
+            lines("Round trip", "The kernel's smoothed round-trip time of a check, for the ten slowest checks.",
                   Query(f"topk(10, kubenurse_tcp_rtt_seconds{{{MANY}}})", "{{node}} {{type}}"), unit="s"),
-            lines("Path MTU", "The smallest path MTU that a check's connection had, by kind.",
+            lines("Path MTU", "The smallest path MTU of a check's connection, by kind.",
                   Query(f"min by (check) ({kind(mtu)})", "{{check}}"), unit="bytes"),
-            table("Certificates", "Time left for the certificate that a check is shown, the shortest first.",
+            table("Certificates", "Time until the certificate that a check gets ends, the shortest first.",
                   f"sort(min by (type) (kubenurse_tls_not_after_timestamp_seconds{{{MANY}}}) - time())",
                   {"unit": "s", "color": {"mode": "thresholds"}, "thresholds": LEFT}, width=24),
         ),
@@ -204,29 +204,34 @@ def kernel() -> Row:
 
 
 def cost(labels: str) -> Row:
-    """What the agents themselves use."""
+    """Return a row with the agents' own health and cost."""
     cpu = own(f"rate(process_cpu_seconds_total{RATE})", labels)
     asked = f"kubenurse_httpclient_requests_total{{{labels}}}"
     ages = f"kubenurse_discovery_age_seconds{{{labels}}}"
     reasons = f"kubenurse_discovery_errors_total{{{labels}}}"
+    results = f"kubenurse_check_timestamp_seconds{{{labels}}}"
     return Row(
-        "The agents' own cost",
+        "The agents themselves",
         (
-            lines("Memory", "Resident memory of the ten largest.",
+            lines("Memory", "Resident memory of the ten largest agents.",
                   Query(f"topk(10, {own('process_resident_memory_bytes', labels)})", "{{pod}}"), unit="bytes"),
-            lines("CPU", "Cores used by the ten busiest.", Query(f"topk(10, {cpu})", "{{pod}}")),
+            lines("CPU", "Cores used by the ten busiest agents.", Query(f"topk(10, {cpu})", "{{pod}}")),
             lines("CPU per check", "Seconds of CPU for each check, everything included.",
                   Query(f"sum({cpu}) / sum(rate({asked}{RATE}))", "mean"), unit="s"),
-            lines("Open files", "File descriptors of the ten with most.",
+            lines("Open files", "File descriptors of the ten agents with most.",
                   Query(f"topk(10, {own('process_open_fds', labels)})", "{{pod}}")),
-            lines("Scrapes", "Seconds that Prometheus needs for an agent's metrics, the longest.",
+            lines("Scrapes", "Seconds that Prometheus needs for an agent's metrics, the maximum.",
                   Query(f"max({own('scrape_duration_seconds', labels)})", "longest"), unit="s"),
-            lines("Samples", "Samples that an agent has, the most.",
+            lines("Samples", "Samples of an agent, the maximum.",
                   Query(f"max({own('scrape_samples_scraped', labels)})", "most")),
-            lines("Age of the neighbours' picture", "Seconds since the API server confirmed it, of the ten oldest.",
+            lines("Age of the neighbours", "Seconds since the API server confirmed the neighbours, the ten oldest.",
                   Query(f"topk(10, {ages})", "{{node}}"), unit="s"),
-            lines("Discovery errors", "Failed requests for the neighbours a second, by reason.",
+            lines("Discovery errors", "Failed discovery requests a second, by reason.",
                   Query(f"sum by (reason) (rate({reasons}{RATE}))", "{{reason}}")),
+            lines("Age of results", "Seconds since a check's latest result, the ten oldest.",
+                  Query(f"topk(10, timestamp({results}) - {results})", "{{node}} {{type}}"), unit="s"),
+            lines("Dropped log lines", "Log lines a second that an agent dropped, because nothing read them.",
+                  Query(f"sum by (node) (rate(kubenurse_log_dropped_total{{{labels}}}{RATE}))", "{{node}}")),
             lines("Versions", "Agents by version.",
                   Query(f"count by (version, python) (kubenurse_build_info{{{labels}}})", "{{version}} on {{python}}")),
         ),
@@ -259,7 +264,7 @@ def overview() -> Json:
 
 
 def node_now() -> Row:
-    """The state of one node in a few numbers."""
+    """Return a row with the state of one node in a few numbers."""
     success = f"kubenurse_check_success{{{ONE}}}"
     reached = f'avg(kubenurse_check_success{{{CLUSTER},type="path_$node"}})'
     return Row(
@@ -271,7 +276,7 @@ def node_now() -> Row:
             stat("Reached by", "Share of the agents checking this node that reach it.", reached, PERCENT, GOOD_SHARE),
             stat("Incoming checks", "Neighbours that checked this node in the last minute.",
                  f"sum(kubenurse_neighbourhood_incoming_checks{{{ONE}}})"),
-            stat("Picture's age", "Time since the API server told the agent its neighbours.",
+            stat("Age of the neighbours", "Time since the API server confirmed the neighbours of this agent.",
                  f"max(kubenurse_discovery_age_seconds{{{ONE}}})", "s", AGE),
             words("Agent", "The Pod and its version.", f"kubenurse_build_info{{{ONE}}}", "{{pod}} {{version}}"),
         ),
@@ -279,7 +284,7 @@ def node_now() -> Row:
 
 
 def node_directions() -> tuple[Row, Row]:
-    """Return what the node reaches, and who reaches it."""
+    """Return the rows with the checks from a node and the checks of that node."""
     towards = f'{CLUSTER},type="path_$node"'
     answers = f"rate({HISTOGRAM}_bucket{{%s}}{RATE})"
     return (
@@ -308,18 +313,18 @@ def node_directions() -> tuple[Row, Row]:
 
 
 def node_kernel() -> Row:
-    """What the kernel and TLS tell on one node."""
+    """Return a row with the kernel's figures, certificates and neighbours of one node."""
     neighbours = f"kubenurse_neighbours{{{ONE}}}"
     return Row(
         "Packets, certificates, neighbours",
         (
             lines("Round trip", "The kernel's smoothed round-trip time on each check's connection.",
                   Query(f"kubenurse_tcp_rtt_seconds{{{ONE}}}", "{{type}}"), unit="s"),
-            lines("Segments sent again", "TCP segments a second that were sent again.",
+            lines("Retransmissions", "Retransmitted TCP segments a second.",
                   Query(f"sum by (type) (rate(kubenurse_tcp_retransmits_total{{{ONE}}}{RATE}))", "{{type}}")),
-            lines("Path MTU", "What the kernel knows of each path.",
+            lines("Path MTU", "The path MTU that the kernel knows for each path.",
                   Query(f"kubenurse_tcp_path_mtu_bytes{{{ONE}}}", "{{type}}"), unit="bytes"),
-            table("Certificates", "Time left for the certificate that each check is shown.",
+            table("Certificates", "Time until the certificate that each check gets ends.",
                   f"sort(min by (type) (kubenurse_tls_not_after_timestamp_seconds{{{ONE}}}) - time())",
                   {"unit": "s", "color": {"mode": "thresholds"}, "thresholds": LEFT}),
             lines("Neighbours", "Pods known, checked, and left out on cordoned nodes.",
@@ -334,7 +339,7 @@ def node_detail() -> Json:
     return dashboard(
         "kubenurse-node",
         "kubenurse / Node",
-        "What one node reaches and who reaches it.",
+        "The checks from one node, and the checks of that node by others.",
         (
             query_variable("cluster", "Cluster", "kubenurse_build_info", many=True),
             query_variable("node", "Node", f"kubenurse_build_info{{{CLUSTER}}}", many=False),

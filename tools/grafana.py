@@ -1,4 +1,4 @@
-"""Grafana's dashboard JSON, as much of it as kubenurse's dashboards need.
+"""The parts of Grafana's dashboard JSON that kubenurse's dashboards need.
 
 Source: https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/view-dashboard-json-model/ (schema v1).
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 Json = dict[str, Any]
 
-# Of Grafana 12.0; newer ones migrate it, older ones from 10 on know all of its fields that are used here.
+# The version of Grafana 12.0. Newer ones migrate it; Grafana 10 and 11 know all fields that are used here.
 SCHEMA_VERSION = 41
 WIDTH = 24
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
@@ -34,7 +34,7 @@ class Query:
         return {
             "datasource": SOURCE,
             "editorMode": "code",
-            # Readable below as several lines, one where it is shown.
+            # The sources have readable lines; Grafana shows one line.
             "expr": re.sub(r"\s+", " ", self.expr).strip(),
             "format": self.kind,
             "instant": self.instant,
@@ -46,7 +46,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One panel; ``width`` is of 24 columns, ``height`` in Grafana's units of 30 pixels."""
+    """One panel. ``width`` is in columns, 24 for the whole page; ``height`` is in Grafana's units of 30 pixels."""
 
     kind: str
     title: str
@@ -60,7 +60,7 @@ class Panel:
     transformations: Sequence[Json] = field(default=())
 
     def render(self, number: int, x: int, y: int) -> Json:
-        """Return the panel at its place."""
+        """Return the panel's JSON with its number and position."""
         return {
             "datasource": SOURCE,
             "description": self.description,
@@ -77,14 +77,14 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A heading and what is below it, from left to right and on to the next line."""
+    """A heading and the panels below it, placed from left to right and line by line."""
 
     title: str
     panels: tuple[Panel, ...]
 
 
 def steps(*bounds: tuple[float | None, str]) -> Json:
-    """Return thresholds: pairs of the least value (None for all below) and its colour."""
+    """Return thresholds, given pairs of the lowest value (None for the first) and its colour."""
     return {"mode": "absolute", "steps": [{"value": value, "color": colour} for value, colour in bounds]}
 
 
@@ -93,14 +93,14 @@ def _last_value(**more: Any) -> Json:
 
 
 def stat(title: str, description: str, expr: str, unit: str = "short", thresholds: Json | None = None) -> Panel:
-    """One number, coloured by its thresholds."""
+    """Return a panel with one number, coloured by its thresholds."""
     defaults = {"unit": unit, "color": {"mode": "thresholds"}, "thresholds": thresholds or steps((None, GREEN))}
     options = _last_value(colorMode="background", graphMode="area", textMode="auto")
     return Panel("stat", title, description, (Query(expr),), 4, 4, defaults, options)
 
 
 def words(title: str, description: str, expr: str, legend: str) -> Panel:
-    """The labels of a series, as text."""
+    """Return a panel with the labels of a series, as text."""
     defaults = {"color": {"mode": "thresholds"}, "thresholds": steps((None, "blue"))}
     options = _last_value(colorMode="none", graphMode="none", textMode="value_and_name")
     return Panel("stat", title, description, (Query(expr, legend),), 4, 4, defaults, options)
@@ -109,7 +109,7 @@ def words(title: str, description: str, expr: str, legend: str) -> Panel:
 def lines(
     title: str, description: str, *queries: Query, unit: str = "short", stacked: bool = False, width: int = 8
 ) -> Panel:
-    """Series over time."""
+    """Return a panel with series over time."""
     stacking = {"group": "A", "mode": "normal" if stacked else "none"}
     custom = {"fillOpacity": 40 if stacked else 8, "lineWidth": 1, "showPoints": "never", "stacking": stacking}
     defaults = {"unit": unit, "min": 0, "color": {"mode": "palette-classic"}, "custom": custom}
@@ -121,7 +121,7 @@ def lines(
 
 
 def heat(title: str, description: str, expr: str, width: int = 8) -> Panel:
-    """A heat map of a classic histogram: ``expr`` yields one series for each ``le``."""
+    """Return a heat map of a classic histogram; ``expr`` yields one series for each ``le``."""
     options = {
         "calculate": False,
         "cellGap": 1,
@@ -147,7 +147,7 @@ def heat(title: str, description: str, expr: str, width: int = 8) -> Panel:
 
 
 def timeline(title: str, description: str, expr: str, legend: str) -> Panel:
-    """States over time, one line for each series of zeros and ones."""
+    """Return a panel with states over time, one line for each series of zeros and ones."""
     shown = {"0": {"text": "fails", "color": RED, "index": 0}, "1": {"text": "ok", "color": GREEN, "index": 1}}
     defaults = {
         "color": {"mode": "thresholds"},
@@ -166,13 +166,13 @@ def timeline(title: str, description: str, expr: str, legend: str) -> Panel:
     return Panel("state-timeline", title, description, (Query(expr, legend),), WIDTH, 10, defaults, options)
 
 
-# The share of good checks, from never to always.
+# Colours of the share of good checks, from never to always.
 GOOD_SHARE = steps((None, RED), (0.5, "orange"), (0.9, YELLOW), (0.995, GREEN))
 SHARE: Json = {"unit": "percentunit", "min": 0, "max": 1, "color": {"mode": "thresholds"}, "thresholds": GOOD_SHARE}
 
 
 def matrix(title: str, description: str, expr: str, row: str, column: str) -> Panel:
-    """A table with a row for each value of one label and a column for each of another."""
+    """Return a table with a row for each value of one label and a column for each value of another."""
     coloured = {**SHARE, "custom": {"align": "center", "cellOptions": {"type": "color-background", "mode": "basic"}}}
     heading = {
         "matcher": {"id": "byRegexp", "options": rf"{row}\\.*"},
@@ -188,7 +188,7 @@ def matrix(title: str, description: str, expr: str, row: str, column: str) -> Pa
 
 
 def table(title: str, description: str, expr: str, defaults: Json, width: int = 12) -> Panel:
-    """A table of series: their labels and their value, in the order of the query."""
+    """Return a table of series with their labels and values, in the order of the query."""
     coloured = {
         "matcher": {"id": "byName", "options": "Value"},
         "properties": [{"id": "custom.cellOptions", "value": {"type": "color-background", "mode": "basic"}}],
@@ -200,9 +200,9 @@ def table(title: str, description: str, expr: str, defaults: Json, width: int = 
 
 
 def query_variable(name: str, label: str, metric: str, *, many: bool) -> Json:
-    """A variable whose values are those of the label ``name`` on ``metric``; ``many`` allows several and all."""
+    """Return a variable with the values of label ``name`` on ``metric``; ``many`` allows several values and all."""
     query = f"label_values({metric}, {name})"
-    # All has to match series without the label, too: a Prometheus of one cluster has no cluster label.
+    # "All" must also match series without the label: a Prometheus of one cluster has no cluster label.
     every = {"allValue": ".*"} if many else {}
     current = {"text": ["All"], "value": ["$__all"], "selected": True} if many else {}
     return {
@@ -216,7 +216,7 @@ def query_variable(name: str, label: str, metric: str, *, many: bool) -> Json:
         "name": name,
         "options": [],
         "query": {"query": query, "refId": "A"},
-        # Whenever the time range changes: nodes come and go.
+        # Refresh whenever the time range changes, because nodes come and go.
         "refresh": 2,
         "sort": 7,
         "type": "query",
@@ -240,7 +240,7 @@ def _datasource_variable() -> Json:
 
 
 def dashboard(uid: str, title: str, description: str, variables: Iterable[Json], rows: Iterable[Row]) -> Json:
-    """Put a dashboard together; panels are numbered and placed in their order."""
+    """Return a dashboard; panels are numbered and placed in their order."""
     return {
         "annotations": {"list": []},
         "description": description,

@@ -1,7 +1,7 @@
-"""Draw what ``make run`` shows, with one agent killed, for the README: ``python -m tools.picture``.
+"""Draw the table of ``make run`` with one agent killed, for the README: ``python -m tools.picture``.
 
-Runs ``python -m sandbox`` on a terminal (a pty), kills the agent that it says to kill, and writes the table that then
-shows the failure as docs/pictures/table.svg. Sequences: ECMA-48 (SGR colours); picture: https://www.w3.org/TR/SVG11/.
+Runs ``python -m sandbox`` on a pseudo-terminal, runs the ``kill`` that the sandbox suggests, and writes the table with
+the failure to docs/pictures/table.svg. Sequences: ECMA-48 (SGR colours); picture: https://www.w3.org/TR/SVG11/.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "pictures" / "table.svg"
 COMMAND = "make run"
 SECONDS = 30.0
-# What the sandbox starts, and what each of its agents checks: API server and itself in two ways each, three neighbours.
+# The sandbox starts four agents. Each checks the API server and itself in two ways each, and three neighbours.
 AGENTS, CHECKS = 4, 7
-# Rounds are two seconds apart: by then every agent has found the failure.
+# Rounds are two seconds apart, so every agent has found the failure by then.
 SECONDS_AFTER_KILL = 7.0
 
 _TABLE = re.compile(r"\x1b\[\?7l(.*?)\x1b\[\?7h", re.DOTALL)
@@ -38,7 +38,7 @@ _COLOURS = {"0": _TEXT, "31": "#ff7b72", "32": "#7ee787"}
 def draw(table: str, command: str = COMMAND) -> str:
     """Return a terminal's text with SGR colours as SVG, below the command that printed it.
 
-    Each piece of text has its place and its length, so that columns stay in line whatever monospace font there is.
+    Each piece of text has a position and a length, so columns stay aligned with any monospace font.
     """
     lines = table.split("\n")
     columns = max(len(re.sub(r"\x1b\[\d+m", "", line)) for line in lines)
@@ -59,7 +59,7 @@ def draw(table: str, command: str = COMMAND) -> str:
 
 
 def _pieces(line: str) -> Iterator[tuple[int, str, str]]:
-    """Yield column, text and colour of what stands between blanks of two or more, as the table's cells do."""
+    """Yield column, text and colour of each table cell; two or more blanks separate cells."""
     column, colour = 0, _TEXT
     for number, words in _RUN.findall(line):
         if number:
@@ -77,10 +77,10 @@ def _text(column: int, row: int, words: str, colour: str) -> str:
 
 
 def table_with_one_agent_killed() -> str:
-    """Run the sandbox and return the last table of a terminal, in which the others say that one agent is gone.
+    """Run the sandbox and return its last table, in which the other agents report that one agent is gone.
 
     Raises:
-        RuntimeError: when the sandbox does not get that far.
+        RuntimeError: when the sandbox ends before that.
     """
     controller, terminal = pty.openpty()
     environ = {**os.environ, "COLUMNS": "120", "LINES": "50"}
@@ -116,8 +116,8 @@ def _read_to_the_end(controller: int) -> None:
 
 
 def _read(controller: int) -> str:
-    """Return what the terminal was sent, empty once nobody can write to it any more."""
-    with contextlib.suppress(OSError):  # EIO: the last one that had it open has closed it
+    """Return the next output of the terminal, empty when no process has it open any more."""
+    with contextlib.suppress(OSError):  # EIO: the last process that had it open has closed it
         return os.read(controller, 65536).decode(errors="replace")
     return ""
 

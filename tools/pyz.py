@@ -1,13 +1,14 @@
 """Build kubenurse as one file: ``python -m tools.pyz``, which writes dist/kubenurse.pyz.
 
-The file is a zip archive that Python runs (PEP 441). Every module is in it twice: as source, and as byte-code of one
-version of Python. zipimport takes the byte-code when its magic number is that of the running Python and the source
-otherwise, so the file starts fast on that version and runs on all. The byte-code carries the hash of its source and
-the word not to check it (PEP 552): a time stamp would have to survive the zip format's two-second steps.
+The file is a zip archive that Python runs (PEP 441). It contains every module twice: as source, and as byte-code of one
+version of Python. zipimport uses the byte-code when its magic number is that of the running Python, else the source. So
+the file starts fast on that version and runs on all. The byte-code is marked as not to be checked against its source
+(PEP 552), because the zip format rounds time stamps to two seconds.
 
-Inside are kubenurse, prometheus-client and urllib3 as installed beside the Python that runs this, less the modules that
-nothing imports, and the licences of all three. The same sources give the same bytes, whatever the directory, the time
-or the environment; only the versions of Python and zlib matter. The time stamps in the archive are those of
+The file contains kubenurse, prometheus-client and urllib3 as installed beside the Python that runs this, without the
+modules that nothing imports and without comments and docstrings, and the licences of all three. The byte-code has no
+annotations of functions, which nothing reads at run time. The same sources give the same bytes in any directory, at any
+time and in any environment; only the versions of Python and zlib matter. The time stamps in the archive come from
 SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/source-date-epoch/), by default the zip format's first second.
 """
 
@@ -27,15 +28,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from tools.reachable import Source, reachable
+from tools.slim import slim
 
 ROOT = Path(__file__).resolve().parent.parent
 VENDORED = ("prometheus-client", "urllib3")
-# A ConfigMap holds 1 MiB in all; the rest is for its other keys and its metadata.
+# A ConfigMap can hold 1 MiB. The difference is for its other keys and its metadata.
 LARGEST_BYTES = 900_000
 SHEBANG = b"#!/usr/bin/env python3\n"
-EARLIEST = 315_532_800  # 1980-01-01, where the zip format's time begins
+EARLIEST = 315_532_800  # 1980-01-01, the first time of the zip format
 
-# Has to be understood by the Pythons that it turns away, too. The exit code is that of a wrong setting.
+# Old Pythons must understand this too. The exit code is that of a wrong setting.
 MAIN = b"""\
 import sys
 
@@ -43,20 +45,30 @@ if sys.version_info < (3, 11):
     sys.stderr.write("kubenurse: Python %d.%d is too old, expected 3.11 or newer\\n" % sys.version_info[:2])
     sys.exit(2)
 
+from checks.early import heed_signals
+
+heed_signals()
+
 from kubenurse import main
 
 sys.exit(main())
 """
 
-# Compiles what it is sent, as the contents of .pyc files that are never checked against their source (PEP 552). What
-# marshal writes has been the same from run to run since CPython 3.11 (bpo-34093, bpo-37596), but it tells whether a
-# string is interned, and that of a path depends on who sends it.
+# Compiles the sources on stdin to contents of .pyc files that are never checked against their source (PEP 552). The
+# output of marshal is reproducible since CPython 3.11 (bpo-34093, bpo-37596). It depends on which strings are interned,
+# so the path is interned here.
 COMPILER = """\
-import importlib.util, marshal, sys
+import ast, importlib.util, marshal, sys
 magic = importlib.util.MAGIC_NUMBER + (0b01).to_bytes(4, "little")
 compiled = {}
 for path, source in marshal.load(sys.stdin.buffer).items():
-    code = compile(source, sys.intern(path), "exec", dont_inherit=True)
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.returns = None
+        elif isinstance(node, ast.arg):
+            node.annotation = None
+    code = compile(tree, sys.intern(path), "exec", dont_inherit=True)
     compiled[path] = magic + importlib.util.source_hash(source) + marshal.dumps(code)
 marshal.dump((sys.version_info[:2], compiled), sys.stdout.buffer)
 """
@@ -64,15 +76,23 @@ COMPILE_SECONDS = 120.0
 OLDEST_PYTHON = (3, 11)
 
 
+# The Apache licence asks for a notice of changes.
+CHANGES = b"""\
+The modules of kubenurse, prometheus-client and urllib3 in this file have no comments and blank docstrings; their
+byte-code has no annotations of functions.
+Modules that kubenurse does not import are left out. Nothing else was changed.
+"""
+
+
 class BuildError(Exception):
-    """The file cannot be built; the message says what to do."""
+    """The file cannot be built. The message has the reason and the remedy."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Build the file and print its size."""
     parser = argparse.ArgumentParser(description="Build kubenurse as one file that any Python >= 3.11 runs.")
     parser.add_argument("target", nargs="?", type=Path, default=ROOT / "dist" / "kubenurse.pyz")
-    parser.add_argument("--python", default=sys.executable, help="whose byte-code to put in (default: %(default)s)")
+    parser.add_argument("--python", default=sys.executable, help="Python that compiles (default: %(default)s)")
     options = parser.parse_args(argv)
     try:
         archive, version = build(options.python, timestamp=_timestamp(os.environ))
@@ -87,10 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build(
     python: str = sys.executable, *, root: Path = ROOT, timestamp: int = EARLIEST, largest: int = LARGEST_BYTES
 ) -> tuple[bytes, str]:
-    """Return the archive's bytes and the version of Python on which it starts fastest, as in ``3.11``.
+    """Return the archive's bytes and the version of Python on which it starts fastest, such as ``3.11``.
 
-    ``python`` is the interpreter that compiles and ``root`` is where kubenurse.py, checks/ and LICENSE are;
-    ``timestamp`` is given to all entries, in seconds since the epoch; ``largest`` is how many bytes are allowed.
+    ``python`` is the interpreter that compiles. ``root`` is the directory of kubenurse.py, checks/ and LICENSE.
+    ``timestamp`` is the time of all entries, in seconds since the epoch. ``largest`` is the allowed number of bytes.
 
     Raises:
         BuildError: when a package is not installed, the interpreter does not compile, or the archive is too large.
@@ -103,8 +123,9 @@ def build(
         vendored |= found
         files |= licences
     needed = reachable(_sources({**modules, **vendored}), "kubenurse")
-    # All of kubenurse's own, so that what is missing in the archive is never a module somebody forgot to import.
+    # All of kubenurse's own modules are included, so a module that nothing imports yet is never missing.
     modules |= {path: text for path, text in vendored.items() if module_name(path) in needed}
+    modules = {path: slim(text) for path, text in modules.items()}
     version, compiled = _compile(python, modules)
     archive = SHEBANG + _zip(files | modules | compiled, timestamp)
     if len(archive) > largest:
@@ -113,7 +134,7 @@ def build(
 
 
 def write(target: Path, archive: bytes) -> None:
-    """Put the archive in place at once, executable: what starts meanwhile sees the old file or the new one."""
+    """Write the archive to ``target`` atomically and executable: a start meanwhile sees the old file or the new one."""
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     beside.write_bytes(archive)
@@ -134,10 +155,9 @@ def _timestamp(environ: Mapping[str, str]) -> int:
 
 
 def _compile(python: str, modules: Mapping[str, bytes]) -> tuple[str, dict[str, bytes]]:
-    """Let ``python`` compile the modules, in a process of its own in which nothing else is set.
+    """Let ``python`` compile the modules in a separate process with an empty environment.
 
-    Without column numbers in the byte-code it is a third smaller, and loaded it takes less memory; tracebacks go
-    without their carets.
+    Without column numbers the byte-code is a third smaller and takes less memory. Tracebacks then have no carets.
     """
     command = [python, "-I", "-S", "-X", "no_debug_ranges", "-c", COMPILER]
     try:
@@ -163,9 +183,9 @@ def _distribution(name: str) -> importlib.metadata.Distribution:
 
 
 def _own(root: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """Return kubenurse's modules, and the other files it needs or owes, by their path in the archive."""
+    """Return kubenurse's modules, and its other files with the licence, by their path in the archive."""
     modules = {"__main__.py": MAIN, "kubenurse.py": (root / "kubenurse.py").read_bytes()}
-    files = {"licenses/kubenurse/LICENSE": (root / "LICENSE").read_bytes()}
+    files = {"licenses/kubenurse/LICENSE": (root / "LICENSE").read_bytes(), "licenses/CHANGES.txt": CHANGES}
     for file in sorted((root / "checks").rglob("*")):
         path = file.relative_to(root).as_posix()
         if not file.is_file() or "__pycache__" in path or file.name.startswith("."):
@@ -178,7 +198,7 @@ def _installed(distribution: importlib.metadata.Distribution) -> tuple[dict[str,
     """Return the modules of an installed distribution and its licences.
 
     Raises:
-        BuildError: when there is no licence: what is not ours is not to be shipped without.
+        BuildError: when there is no licence file, because we must not ship others' work without its licence.
     """
     modules: dict[str, bytes] = {}
     licences: dict[str, bytes] = {}
@@ -197,7 +217,7 @@ def _sources(modules: Mapping[str, bytes]) -> dict[str, Source]:
 
 
 def _zip(files: Mapping[str, bytes], timestamp: int) -> bytes:
-    """Pack the files sorted by path, with nothing in the entries that depends on who packs, where and when."""
+    """Pack the files sorted by path; entries contain nothing that depends on the user, the place or the time."""
     out = io.BytesIO()
     date = time.gmtime(max(timestamp, EARLIEST))[:6]
     with zipfile.ZipFile(out, "w") as archive:

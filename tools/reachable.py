@@ -1,8 +1,8 @@
-"""Which modules of some packages a program can import at all, found by reading, not by running.
+"""Find the modules that a program can import, by reading its import statements without running it.
 
-Every import statement counts, wherever it stands: in a function, in a ``try``, behind a condition. Left out are only
-the branches that cannot run where kubenurse runs, ``if TYPE_CHECKING`` and ``if sys.platform == "emscripten"``. What
-is imported by a computed name is not found; a test looks for such imports.
+Every import statement counts: in a function, in a ``try``, behind a condition. Branches that never run where kubenurse
+runs are left out: ``if TYPE_CHECKING`` and ``if sys.platform == "emscripten"``. Imports by a computed name are not
+found; a test makes sure that there are none.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class Source:
 
 
 def reachable(sources: Mapping[str, Source], start: str) -> set[str]:
-    """Return the names of those modules of ``sources`` that are imported, directly or not, from ``start``.
+    """Return the names of the modules of ``sources`` that ``start`` imports, directly or indirectly, and ``start``.
 
-    Importing a module imports the packages it is in, so they are there, too. ``start`` is included.
+    Importing a module imports the packages around it, so these are included.
 
     Raises:
-        SyntaxError: when a module's source is no Python.
+        SyntaxError: when a module's source is not valid Python.
         KeyError: when ``start`` is not among ``sources``.
     """
     found: set[str] = set()
@@ -45,7 +45,7 @@ def reachable(sources: Mapping[str, Source], start: str) -> set[str]:
 
 
 def imported_names(source: Source, name: str) -> set[str]:
-    """Return the full names in the import statements of module ``name``, be they modules or what is in them."""
+    """Return the full names in the import statements of module ``name``: modules, and names inside modules."""
     package = name if source.is_package else name.rpartition(".")[0]
     names: set[str] = set()
     for node in _statements_that_can_run(ast.parse(source.text)):
@@ -68,7 +68,7 @@ def _statements_that_can_run(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:
-    """Resolve ``from ..x import y`` inside ``package``, as importlib does."""
+    """Return the absolute name of ``..x`` in ``from ..x import y`` inside ``package``, as importlib does."""
     if node.level == 0:
         return node.module or ""
     parents = package.split(".")

@@ -1,7 +1,7 @@
-"""What a release has to be, checked before the tests and after them: ``make release-check``.
+"""Check before and after the tests that this tree can be released: ``make release-check``.
 
-The tree is clean; the version is one that has not been released; the changelog, the chart and the manifests know it;
-the single file has the pinned packages inside and comes out the same twice. Every problem is said, not only the first.
+The tree must be clean and its version new. Changelog, chart and manifests must name that version. The single file must
+contain the pinned packages and be reproducible. Every problem is reported, not only the first.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ Build = Callable[[Path], bytes]
 
 
 def main() -> int:
-    """Print every problem on a line of its own; return 1 when there is one."""
+    """Print each problem on a line of stderr; return 1 when there is one, else 0."""
     found = list(problems(ROOT))
     for problem in found:
         print(f"release-check: {problem}", file=sys.stderr)
     if not found:
-        print(f"kubenurse {version(ROOT)} can be released, as far as files tell.")
+        print(f"kubenurse {version(ROOT)} can be released: its files are in order.")
     return 1 if found else 0
 
 
 def problems(root: Path) -> Iterator[str]:
-    """Yield what keeps the tree at ``root`` from being released."""
+    """Yield each problem that prevents a release of the tree at ``root``."""
     released = version(root)
     yield from dirty(root)
     yield from already_released(root, released)
@@ -51,22 +51,22 @@ def problems(root: Path) -> Iterator[str]:
 
 
 def version(root: Path) -> str:
-    """Return the version that the sources name, read without running them."""
+    """Return the version in the sources, read without running them."""
     named = re.search(r'^__version__ = "([^"]*)"$', (root / "checks" / "__init__.py").read_text("utf-8"), re.MULTILINE)
     return named[1] if named else ""
 
 
 def dirty(root: Path) -> Iterator[str]:
-    """What is not committed would be in the release and not in its history."""
+    """Yield a problem for uncommitted files: the release would contain them and its history would not."""
     changed = _git(root, "status", "--porcelain").splitlines()
     if changed:
         more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
         names = ", ".join(line[3:] for line in changed[:SHOWN])
-        yield f"the tree is not clean, expected everything to be committed or ignored: {names}{more}"
+        yield f"the tree is not clean, expected every file to be committed or ignored: {names}{more}"
 
 
 def already_released(root: Path, released: str) -> Iterator[str]:
-    """A version is released once."""
+    """Yield a problem for a version that was released before, or that is no release."""
     if not re.fullmatch(r"\d+\.\d+\.\d+", released):
         yield f"checks.__version__='{released}': not a released version, expected MAJOR.MINOR.PATCH"
         return
@@ -77,7 +77,7 @@ def already_released(root: Path, released: str) -> Iterator[str]:
 
 
 def changelog(root: Path, released: str) -> Iterator[str]:
-    """Users learn from the changelog what they get, and since when."""
+    """Yield a problem when the changelog has no dated entry for the version."""
     text = (root / "CHANGELOG.md").read_text("utf-8")
     entry = re.search(rf"^## {re.escape(released)}(?: \((.*)\))?\s*$", text, re.MULTILINE)
     if not entry:
@@ -87,7 +87,7 @@ def changelog(root: Path, released: str) -> Iterator[str]:
 
 
 def chart(root: Path, released: str) -> Iterator[str]:
-    """The chart is of this version, and so is the image that it runs."""
+    """Yield a problem when the chart, or the image that it runs, has another version."""
     facts = yaml.safe_load((root / CHART).read_text("utf-8"))
     for name in ("version", "appVersion"):
         if facts.get(name) != released:
@@ -95,7 +95,7 @@ def chart(root: Path, released: str) -> Iterator[str]:
 
 
 def manifests(root: Path, released: str) -> Iterator[str]:
-    """Manifests that name our image name the one of this version."""
+    """Yield a problem for each manifest that names our image with another version."""
     for file in sorted((root / "manifests").rglob("*.yaml")):
         for tag in re.findall(rf"{re.escape(NAME)}:([\w.-]+)", file.read_text("utf-8")):
             if tag != released:
@@ -103,7 +103,7 @@ def manifests(root: Path, released: str) -> Iterator[str]:
 
 
 def pins(root: Path) -> Iterator[str]:
-    """What is tested and packed into the single file is what the image takes from PyPI."""
+    """Yield a problem for each package whose pin for the image differs from the tested version."""
     pinned = dict(re.findall(r"^([\w-]+)==(\S+)", (root / PINS).read_text("utf-8"), re.MULTILINE))
     for name in pyz.VENDORED:
         installed = importlib.metadata.version(name)
@@ -112,10 +112,10 @@ def pins(root: Path) -> Iterator[str]:
 
 
 def single_file(root: Path, build: Build = lambda root: pyz.build(root=root)[0]) -> Iterator[str]:
-    """The single file can be built from what is committed, and comes out the same twice."""
+    """Yield a problem when the committed sources give no single file, or two different ones."""
     try:
         if _build_export(root, build) != _build_export(root, build):
-            yield "the single file is not reproducible: the same commit gave other bytes the second time"
+            yield "the single file is not reproducible: a second build of the same commit gave other bytes"
     except pyz.BuildError as error:
         yield f"the single file cannot be built: {error}"
 

@@ -1,8 +1,8 @@
-"""Carry rules/kubenurse.rules.yml to where it is shipped: ``python -m tools.shipped_rules``.
+"""Copy rules/kubenurse.rules.yml into the kustomization and the chart: ``python -m tools.shipped_rules``.
 
-A kustomization and a chart cannot reach files outside their directories, so the rules stand there a second time: as a
-PrometheusRule (https://prometheus-operator.dev/docs/api-reference/api/) in the one, as they are in the other. A test
-holds them equal.
+A kustomization and a chart cannot read files outside their directories, so each has a copy: the kustomization as a
+PrometheusRule (https://prometheus-operator.dev/docs/api-reference/api/), the chart unchanged. Tests keep the copies
+equal.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PROMETHEUS_RULE = Path("manifests/components/prometheus-rule/prometheus-rule.yam
 CHART_COPY = Path("helm/kubenurse/files/kubenurse.rules.yml")
 
 _HEAD = """\
-# Made from rules/kubenurse.rules.yml by `python -m tools.shipped_rules`; change it there.
+# Generated from rules/kubenurse.rules.yml by `python -m tools.shipped_rules`: change that file.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
@@ -31,13 +31,13 @@ spec:
 
 
 def shipped(rules: str) -> Iterator[tuple[Path, str]]:
-    """Yield the path, from the project's directory, and the text of each file made from the rules' text."""
+    """Yield path (relative to the project) and text of each copy of ``rules``, the text of the rule file."""
     yield PROMETHEUS_RULE, _HEAD + textwrap.indent(rules[rules.index("groups:\n") :], "  ")
     yield CHART_COPY, rules
 
 
 def main() -> int:
-    """Write the files."""
+    """Write the copies."""
     for path, text in shipped((ROOT / RULES).read_text(encoding="utf-8")):
         (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
         (ROOT / path).write_text(text, encoding="utf-8")

@@ -8,51 +8,52 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import urllib3
-
 from checks import __version__
-from checks.cli.configure import BAD_CONFIGURATION, configure
-from checks.cli.table import render
+from checks.cli.ask import NoAnswerError, ask, local_url
+from checks.cli.configure import BAD_CONFIGURATION, configure, print_problems
+from checks.cli.diagnose import diagnose_file
+from checks.cli.table import as_table
 from checks.config import convert
-from checks.config.variables import Config, help_text
-from checks.model import OK, SKIPPED, Report
-from checks.probe.trust import TrustStore
-from checks.web.endpoints import Agent, state_document
+from checks.config.colour import wants_colour
+from checks.config.settings import Config, ConfigError
+from checks.config.variables import help_text
+from checks.model import OK, SKIPPED
+from checks.web.endpoints import state_document
+from checks.web.view import View
 
 # As shells report a program that SIGINT ended: 128 and its number.
 INTERRUPTED = 130
-STATUS_TIMEOUT_SECONDS = 10.0
-LARGEST_STATE_BYTES = 16 * 1024 * 1024
+# Exit codes of every command: all is well, something fails, there was no answer to judge.
+ALL_WELL, FAILING, COULD_NOT_ASK = 0, 1, 2
 
 
-class CheckingAgent(Agent, Protocol):
+class CheckingAgent(Protocol):
     """What ``kubenurse check`` needs of an agent."""
 
-    skips: dict[str, str]
+    view: View
 
     def start_discovery(self) -> None:
         """Begin to look for neighbours."""
-        ...
-
-    def alive(self, wait_for_sync: float = ...) -> Report:
-        """Run the checks."""
-        ...
 
     def close(self) -> None:
         """End everything."""
-        ...
 
 
 def main(arguments: Sequence[str], make_agent: Callable[[Config], CheckingAgent]) -> int:
-    """Carry out a command; return the exit code: 0 all is ok, 1 something is not, 2 the command or setting is wrong."""
+    """Carry out a command; return its exit code."""
     options = _parser().parse_args(arguments)
+    if options.command == "diagnose":
+        return diagnose(options.bundle, as_json=options.json)  # needs no configuration
     config = configure()
     if config is None:
         return BAD_CONFIGURATION
     try:
         if options.command == "check":
             return check(config, make_agent, as_json=options.json)
-        return status(config, options.url or _local_url(config))
+        return status(config, options.url or local_url(config), as_json=options.json)
+    except ConfigError as error:
+        print_problems(error)
+        return BAD_CONFIGURATION
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -62,57 +63,44 @@ def check(config: Config, make_agent: Callable[[Config], CheckingAgent], *, as_j
     agent = make_agent(config)
     try:
         agent.start_discovery()
-        report = agent.alive(wait_for_sync=config.check_timeout)
-        document = state_document(agent, report)
+        report = agent.view.alive(wait_for_sync=config.check_timeout)
+        document = state_document(agent.view, report)
     finally:
         agent.close()
-    print(json.dumps(document, indent=1) if as_json else render(document, agent.skips))
-    return 0 if report.ok else 1
+    print(json.dumps(document, indent=1) if as_json else as_table(document, agent.view.skips))
+    return ALL_WELL if report.ok else FAILING
 
 
-def status(config: Config, url: str) -> int:
+def status(config: Config, url: str, *, as_json: bool) -> int:
     """Ask a running agent for its latest round and print it."""
     try:
-        shown, states = _read(_fetch(config, url.rstrip("/") + "/state"))
-    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        why = getattr(error, "reason", None) or error
-        print(f"kubenurse: no agent answers at {url}: {why}", file=sys.stderr)
-        return 1
-    print(shown)
-    return 0 if all(state in (OK, SKIPPED) for state in states) else 1
+        document = ask(config, url.rstrip("/") + "/state")
+        table, states = _read(document)
+    except NoAnswerError as error:
+        print(f"kubenurse: no agent answers at {convert.redact(url)}: {error}", file=sys.stderr)
+        return COULD_NOT_ASK
+    print(json.dumps(document, indent=1) if as_json else table)
+    return ALL_WELL if all(state in (OK, SKIPPED) for state in states) else FAILING
+
+
+def diagnose(path: str, *, as_json: bool) -> int:
+    """Judge the bundle in a file and print what broke."""
+    text, code = diagnose_file(path, as_json=as_json, colour=wants_colour(sys.stdout))
+    print(text, file=sys.stderr if code == COULD_NOT_ASK else sys.stdout)
+    return code
 
 
 def _read(document: Any) -> tuple[str, list[str]]:
     """Return the table of a /state document and all states in it.
 
     Raises:
-        ValueError: when it is none.
+        NoAnswerError: when the document is something else.
     """
     try:
         states = [document["neighbourhood"]["state"], *(found["state"] for found in document["checks"].values())]
-        return render(document, {}), states
+        return as_table(document, {}), states
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError("the answer is not kubenurse's /state") from error
-
-
-def _fetch(config: Config, url: str) -> Any:
-    trust = TrustStore([config.extra_ca] if config.extra_ca else [], system=True, verify=not config.insecure)
-    context = trust.context() if url.lower().startswith("https:") else None
-    with urllib3.PoolManager(ssl_context=context) as pool:
-        response = pool.request("GET", url, timeout=STATUS_TIMEOUT_SECONDS, retries=False, preload_content=False)
-        with response:
-            if response.status != 200:
-                raise ValueError(f"{response.status} {response.reason}, expected kubenurse's /state")
-            try:
-                return json.loads(response.read(LARGEST_STATE_BYTES))
-            except RecursionError as error:
-                raise ValueError("the answer is not kubenurse's /state") from error
-
-
-def _local_url(config: Config) -> str:
-    address = config.listen_address
-    host = f"[{address}]" if ":" in address else address
-    return f"http://{host if address not in ('', '0.0.0.0', '::') else '127.0.0.1'}:{config.port}"  # noqa: S104 # compared, not bound
+        raise NoAnswerError("the answer is not kubenurse's /state") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,7 +117,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     command = commands.add_parser("status", help="ask a running agent what it sees; exit 0 if all is ok, else 1")
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     command.add_argument("--url", type=_url, help="where it listens (default: this Pod's own agent)")
+    command = commands.add_parser(
+        "diagnose", help="say what broke, from a bundle of all agents' states; exit 0 if all is well, else 1"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON instead of sentences")
+    command.add_argument("--from", dest="bundle", metavar="FILE", required=True, help="the bundle, - for stdin")
     return parser
 
 

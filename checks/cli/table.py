@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from checks.text import printable
 
-def render(document: Mapping[str, Any], skips: Mapping[str, str]) -> str:
+
+def as_table(document: Mapping[str, Any], skips: Mapping[str, str]) -> str:
     """Return the table: a line a check with its state, time and address, then the neighbourhood.
 
     ``skips`` gives the reason of a check that is not made, by its type; without one it says ``skipped``.
@@ -18,12 +20,7 @@ def render(document: Mapping[str, Any], skips: Mapping[str, str]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     where = f"{document['pod_name']} on {document['node_name'] or 'an unknown node'}"
-    return "\n".join(_printable(line) for line in (where, *lines))
-
-
-def _printable(line: str) -> str:
-    """A line without what would move the cursor or colour the terminal: the document may come from anywhere."""
-    return "".join(character if character.isprintable() else "?" for character in line)
+    return "\n".join(printable(line) for line in (where, *lines))
 
 
 def _row(kind: str, found: Mapping[str, Any]) -> tuple[str, str, str, str]:

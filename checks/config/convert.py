@@ -1,21 +1,22 @@
 """Converters from the text of an environment variable to what the agent works with.
 
-Each takes the text, stripped and not empty, and raises ValueError with ``what is wrong, what is expected``. No message
-repeats a part of an URL, which may be a password.
+Each converter takes the text, stripped and not empty, and raises ValueError with ``what is wrong, what is expected``.
+No message repeats a part of a URL: it may be a password.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-import ssl
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from checks.config import pem
 from checks.config.durations import format_duration, parse_duration
-from checks.config.selector import is_dns_label, is_dns_subdomain, is_label_value, parse_selector
+from checks.config.names import is_dns_label, is_dns_subdomain, is_label_value
+from checks.config.selector import parse_selector
 from checks.model import BUILT_IN_TYPES, PATH_PREFIX, TRACE_EVENTS
 
 _TRUE = frozenset(("true", "1", "yes", "on"))
@@ -25,18 +26,17 @@ _HOST_LABEL = re.compile(r"[A-Za-z0-9_](?:[-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?")
 _BRACKETED = re.compile(r"\[(.*)\](?::[0-9]*)?")
 _MOST_BUCKETS = 100  # each is a series for every check type, and for every event of it
 
-# What comes before a password: an extra check's name, the scheme, the user's name. Without a scheme it is one of them.
+# The text before a password: an extra check's name, the scheme, the user's name; without a scheme only one of them.
 _BEFORE_PASSWORD = re.compile(r"(?:[^@:/|]*:(?!//))?(?:https?://(?:[^/?#@:|]*:)?)?")
 
-# Up to the next URL of a list; a space ends none that is one.
+# A query ends at the next URL of a list.
 _QUERY = re.compile(r"\?[^|]+")
 
 
 def redact(text: str) -> str:
-    """Replace passwords and queries in an URL, or in a list of them, by ``***``; a user name alone counts as a token.
+    """Replace passwords and queries in a URL, or in a list of URLs, by ``***``; a user name alone counts as a token.
 
-    Everything from the first password to the last ``@`` goes, whatever it is: where a malformed password ends only its
-    author knows, and rather too much than too little is left out.
+    Everything from the first password to the last ``@`` is replaced: the end of a malformed password is not known.
     """
     before, at, after = text.rpartition("@")
     kept = _BEFORE_PASSWORD.match(before)
@@ -70,7 +70,7 @@ def integer(smallest: int, largest: int, what: str) -> Callable[[str], int]:
     """Make a converter for whole numbers between two limits, both included; ``what`` says what is expected."""
 
     def convert(text: str) -> int:
-        # int() alone would take blanks, underscores and other alphabets' digits as well.
+        # int() also accepts blanks, underscores and the digits of other alphabets.
         if not re.fullmatch(r"[0-9]{1,9}", text) or not smallest <= int(text) <= largest:
             raise ValueError(f"not a number in range, expected {what} from {smallest} to {largest}")
         return int(text)
@@ -90,28 +90,28 @@ def one_of(*words: str) -> Callable[[str], str]:
 
 
 def url(text: str) -> str:
-    """Check an http or https URL with a host and, perhaps, a port, path and query; it is returned as it is."""
+    """Check an http or https URL with a host and, perhaps, a port, path and query, and return it unchanged."""
     _split_url(text)
     return text
 
 
 def base_url(text: str) -> str:
-    """Check an URL that a path is appended to; it is returned as it is."""
+    """Check a URL that a path is appended to, and return it unchanged."""
     _split_url(text)
     if "?" in text:
-        raise ValueError("has a query, expected an URL that /alwayshappy can be appended to")
+        raise ValueError("has a query, expected a URL that /alwayshappy can be appended to")
     return text
 
 
 def proxy(text: str) -> str:
-    """Check a proxy's URL, or ``host:port`` as curl and Go take it, and return an URL."""
+    """Check a proxy's URL, or ``host:port`` as curl and Go take it, and return a URL."""
     given = text if "://" in text else f"http://{text}"
     _split_url(given)
     return given
 
 
 def _split_url(text: str) -> None:
-    expected = "expected an URL like https://kubenurse.example.com/path"
+    expected = "expected a URL like https://kubenurse.example.com/path"
     if not all("!" <= character <= "~" for character in text):
         # urlsplit() would silently leave out some of these.
         raise ValueError(f"has blanks, control characters or characters beyond ASCII, {expected} (%-encoded, punycode)")
@@ -122,7 +122,7 @@ def _split_url(text: str) -> None:
         raise ValueError(f"the host or the port is malformed, {expected} with a port from 1 to 65535") from error
     if parts.scheme not in ("http", "https"):
         raise ValueError(f"neither http:// nor https://, {expected}")
-    # urlsplit() takes more for an address in brackets than there is, and drops what is next to them.
+    # urlsplit() accepts more than addresses in brackets, and drops the text next to the brackets.
     bracketed = _BRACKETED.fullmatch(parts.netloc.rpartition("@")[2])
     if not (_is_ip_address(bracketed[1]) if bracketed else _is_host_name(parts.hostname or "")):
         raise ValueError(f"no valid host, {expected}")
@@ -190,7 +190,7 @@ def object_name(text: str) -> str:
 
 
 def label_selector(text: str) -> str:
-    """Check a label selector; it is returned as it is."""
+    """Check a label selector, and return it unchanged."""
     try:
         parse_selector(text)
     except ValueError as error:
@@ -199,7 +199,7 @@ def label_selector(text: str) -> str:
 
 
 def extra_checks(text: str) -> tuple[tuple[str, str], ...]:
-    """Convert ``name:url|name:url`` to pairs; all that is wrong with any of them is in the one error."""
+    """Convert ``name:url|name:url`` to pairs; one error names every problem."""
     checks: list[tuple[str, str]] = []
     problems: list[str] = []
     for number, entry in enumerate(text.split("|"), start=1):
@@ -218,7 +218,7 @@ def _check_extra_name(name: str, taken: list[str]) -> None:
     if not name:
         raise ValueError("no name, expected name:url")
     if not is_label_value(name):
-        raise ValueError("the name is no label value, expected at most 63 letters, digits and inner '-', '_', '.'")
+        raise ValueError("the name is not a label value, expected at most 63 letters, digits and inner '-', '_', '.'")
     if name in BUILT_IN_TYPES or name.startswith(PATH_PREFIX):
         raise ValueError("the name is a built-in check's, expected another one")
     if name in taken:
@@ -261,7 +261,7 @@ def existing_files(text: str) -> tuple[Path, ...]:
 
 
 def is_file(path: Path) -> bool:
-    """Tell whether there is a file; in a directory that the agent may not enter there is none."""
+    """Tell whether there is a file; a file in a directory that the agent may not enter counts as missing."""
     try:
         return path.is_file()
     except OSError:
@@ -269,55 +269,7 @@ def is_file(path: Path) -> bool:
 
 
 def ca_file(text: str) -> Path:
-    """Check a PEM file with at least one certificate; its contents are left to those who use it."""
+    """Check a PEM file with at least one certificate; its users check its contents."""
     path = Path(text)
-    check_certificates(path)
+    pem.check_certificates(path)
     return path
-
-
-def check_certificates(path: Path) -> None:
-    """Check that a PEM file holds at least one certificate.
-
-    Raises:
-        ValueError: when it cannot be read or holds none.
-    """
-    _check_readable(path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        context.load_verify_locations(cafile=path)
-    except ssl.SSLError as error:
-        raise ValueError("no usable certificate in it, expected a PEM file with certificates") from error
-    if not context.cert_store_stats()["x509"]:
-        raise ValueError("no certificate in it, expected a PEM file with certificates")
-
-
-def check_key(key: Path, certificate: Path) -> None:
-    """Check that a PEM key can be served with a certificate.
-
-    Raises:
-        ValueError: with what is wrong with the key.
-    """
-    expected = "expected the certificate's PEM private key without a password"
-
-    def no_password() -> str:
-        # Without this OpenSSL would ask for it on the terminal.
-        raise ValueError(f"encrypted, {expected}")
-
-    _check_readable(key)
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, no_password)
-    except ssl.SSLError as error:
-        why = (error.reason or "no private key in it").replace("_", " ").lower()
-        raise ValueError(f"cannot be used with KUBENURSE_CERT_FILE ({why}), {expected}") from error
-
-
-def _check_readable(path: Path) -> None:
-    try:
-        # A pipe would be waited for when it is opened, so that is asked first.
-        is_something_else = path.exists() and not path.is_file()
-        if not is_something_else:
-            path.open("rb").close()
-    except OSError as error:
-        raise ValueError(f"cannot be read ({error.strerror}), expected a PEM file") from error
-    if is_something_else:
-        raise ValueError("not a file, expected a PEM file")

@@ -1,6 +1,6 @@
-"""Kubernetes label selectors: parsed, checked, matched.
+"""The grammar of Kubernetes label selectors: a malformed selector gets a configuration error that says where.
 
-Source: "Labels and Selectors" in the Kubernetes documentation
+The API server matches; this module only reads. Source: "Labels and Selectors" in the Kubernetes documentation
 (https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/) and the grammar in the documentation of
 ``k8s.io/apimachinery/pkg/labels.Parse``.
 """
@@ -8,41 +8,24 @@ Source: "Labels and Selectors" in the Kubernetes documentation
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_DNS_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
-_DNS_SUBDOMAIN = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
+from checks.config.names import is_dns_subdomain, is_label_name, is_label_value
+
 _TOKEN = re.compile(r"[ \t\r\n]*(==|!=|[=!(),<>]|[^=!(),<> \t\r\n]+|\Z)")
 _SYMBOLS = frozenset(("=", "==", "!=", "!", "(", ")", ",", "<", ">", ""))
 _INTEGER = re.compile(r"[+-]?[0-9]{1,63}")
 _NAME_RULE = "at most 63 letters, digits, '-', '_' and '.', letters or digits at both ends"
 
 
-def is_label_value(text: str) -> bool:
-    """Tell whether ``text`` may be the value of a label; the empty one may."""
-    return text == "" or _NAME.fullmatch(text) is not None
-
-
-def is_dns_label(text: str) -> bool:
-    """Tell whether ``text`` is a DNS-1123 label, as the names of namespaces are."""
-    return _DNS_LABEL.fullmatch(text) is not None
-
-
-def is_dns_subdomain(text: str) -> bool:
-    """Tell whether ``text`` is a DNS-1123 subdomain, as the names of Pods and nodes are."""
-    return len(text) <= 253 and _DNS_SUBDOMAIN.fullmatch(text) is not None
-
-
-def _is_integer(text: str) -> bool:
+def is_integer(text: str) -> bool:
     """Tell whether ``text`` is a 64-bit integer, as the API server takes ``>`` and ``<``."""
     return _INTEGER.fullmatch(text) is not None and -(2**63) <= int(text) < 2**63
 
 
 def _is_label_key(text: str) -> bool:
     prefix, slash, name = text.rpartition("/")
-    return _NAME.fullmatch(name) is not None and (not slash or is_dns_subdomain(prefix))
+    return is_label_name(name) and (not slash or is_dns_subdomain(prefix))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,44 +40,14 @@ class Requirement:
     operator: str
     values: frozenset[str] = frozenset()
 
-    def matches(self, labels: Mapping[str, str]) -> bool:
-        """Tell whether the labels meet this condition; a label that is missing meets ``notin`` and ``!``."""
-        value = labels.get(self.key)
-        if value is None:
-            return self.operator in ("notin", "!")
-        if self.operator in (">", "<"):
-            return self._compares(value)
-        if self.operator == "in":
-            return value in self.values
-        if self.operator == "notin":
-            return value not in self.values
-        return self.operator == "exists"
 
-    def _compares(self, value: str) -> bool:
-        if not _is_integer(value):
-            return False
-        (limit,) = self.values
-        return int(value) > int(limit) if self.operator == ">" else int(value) < int(limit)
-
-
-@dataclass(frozen=True, slots=True)
-class Selector:
-    """Conditions that all have to be met; without any, everything matches."""
-
-    requirements: tuple[Requirement, ...] = ()
-
-    def matches(self, labels: Mapping[str, str]) -> bool:
-        """Tell whether the labels meet every requirement."""
-        return all(requirement.matches(labels) for requirement in self.requirements)
-
-
-def parse_selector(text: str) -> Selector:
-    """Parse a label selector such as ``app=kubenurse,tier in (a, b),!canary``.
+def parse_selector(text: str) -> tuple[Requirement, ...]:
+    """Parse a label selector such as ``app=kubenurse,tier in (a, b),!canary``; all requirements have to be met.
 
     Raises:
         ValueError: with what was found, where (characters are counted from 1) and what is expected.
     """
-    return Selector(_Parser(text).requirements())
+    return _Parser(text).requirements()
 
 
 class _Parser:
@@ -160,7 +113,7 @@ class _Parser:
         return frozenset(values)
 
     def _integer(self) -> str:
-        if not (is_label_value(self._next()) and _is_integer(self._next())):
+        if not (is_label_value(self._next()) and is_integer(self._next())):
             raise self._unexpected("an integer")
         return self._take()
 

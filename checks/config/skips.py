@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from checks.config.variables import Config
+from checks.config.settings import Config
 from checks.model import API_SERVER_DIRECT, API_SERVER_DNS, ME_INGRESS, ME_SERVICE
 
 NEIGHBOURHOOD = "neighbourhood"
@@ -10,7 +10,7 @@ NEIGHBOURHOOD = "neighbourhood"
 
 def skips(config: Config, *, has_api_server: bool) -> dict[str, str]:
     """Return why each check that a configuration leaves out is left out, by its type."""
-    no_api = "" if has_api_server else "KUBERNETES_SERVICE_HOST is not set and there is no usable kubeconfig"
+    no_api = "" if has_api_server else "KUBERNETES_SERVICE_HOST is not set and no usable kubeconfig was found"
     dns_unset = "" if config.api_host or config.api_dns_is_set else "KUBERNETES_SERVICE_DNS is not set"
     reasons = {
         API_SERVER_DIRECT: _disabled(config.check_api_server_direct, "KUBENURSE_CHECK_API_SERVER_DIRECT") or no_api,

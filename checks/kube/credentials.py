@@ -1,7 +1,7 @@
-"""How this agent shows itself to the API server, and how it knows that it is the API server.
+"""Credentials for the API server, and the CAs that its certificate is verified against.
 
-In a cluster that is the service account that the kubelet mounts: a token and a CA file, both replaced while the agent
-runs (https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/).
+In a cluster they come from the service account that the kubelet mounts: a token and a CA file. The kubelet replaces
+both while the agent runs (https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/).
 """
 
 from __future__ import annotations
@@ -10,21 +10,31 @@ import ssl
 from pathlib import Path
 from typing import Protocol
 
+from checks.addresses import host_port
+from checks.config.files import read_regular
 from checks.probe.trust import TrustStore
 
-# The kubelet's tokens are about 1 KB; a file much larger is something else and doesn't go into a header.
+# Bytes. The kubelet's tokens have about 1 KB; a much larger file holds something else.
 LONGEST_TOKEN = 64 * 1024
 
 
 class CredentialsError(Exception):
-    """The credentials cannot be used; the message says which file and why, never what is in it."""
+    """The credentials cannot be used; the message names the file and the reason, never the content."""
+
+
+class KubeconfigError(CredentialsError):
+    """The kubeconfig cannot be used; the message says why, never what is secret in it."""
+
+
+class PackageMissingError(KubeconfigError):
+    """The ``kubernetes`` package, which reads kubeconfigs, is not installed."""
 
 
 class Credentials(Protocol):
-    """What a request to the API server takes.
+    """What a request to the API server needs.
 
-    ``base_url`` is ``https://HOST:PORT`` (IPv6 in brackets), possibly with a path that all requests are below.
-    ``server_name`` is the name in the server's certificate where it is not the host, else None.
+    ``base_url`` is ``https://HOST:PORT`` (IPv6 in brackets), possibly with a path that prefixes all requests.
+    ``server_name`` is the name to verify in the server's certificate, None for the host of ``base_url``.
     """
 
     @property
@@ -38,10 +48,10 @@ class Credentials(Protocol):
         ...
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that authorize a request, as of now.
+        """Return the headers that authorize a request now.
 
         Raises:
-            CredentialsError: when there are none to be had.
+            CredentialsError: when no credentials are available.
         """
         ...
 
@@ -55,9 +65,9 @@ class Credentials(Protocol):
 
 
 class ServiceAccount:
-    """The credentials mounted into a Pod: ``token`` and ``ca.crt`` in ``directory``, read again as they rotate.
+    """The credentials mounted into a Pod: ``token`` and ``ca.crt`` in ``directory``, read again when they change.
 
-    Trusted are ``ca.crt`` and ``extra_ca``; the system's CAs only if there is no ``ca.crt`` at the start.
+    The agent trusts ``ca.crt`` and ``extra_ca``. It trusts the system's CAs only if ``ca.crt`` is missing at the start.
     """
 
     server_name: str | None = None
@@ -69,7 +79,7 @@ class ServiceAccount:
         self._trust = TrustStore([ca_file, *([extra_ca] if extra_ca else [])], system=not _is_there(ca_file))
 
     def headers(self) -> dict[str, str]:
-        """Return the Authorization header with the token that the file holds now.
+        """Return the Authorization header with the file's present token.
 
         Raises:
             CredentialsError: for a token file that is missing, empty or unreadable.
@@ -77,16 +87,16 @@ class ServiceAccount:
         return bearer(read_token(self._token_file))
 
     def context(self) -> ssl.SSLContext:
-        """Return the context for the CA files as they are now.
+        """Return the context for the present CA files.
 
         Raises:
-            CredentialsError: when a CA file is there but cannot be used, and no earlier version of it could.
+            CredentialsError: when a CA file cannot be used and no earlier version of it was usable.
         """
         return trusted_context(self._trust)
 
 
 def _is_there(path: Path) -> bool:
-    """Tell whether there is something of this name; what may not be looked at is, and no reason to believe others."""
+    """Tell whether the file exists. An unreadable one counts as present, so that the system's CAs are not trusted."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -98,7 +108,7 @@ def _is_there(path: Path) -> bool:
 
 def base_url(host: str, port: int) -> str:
     """Return the URL of an API server; ``host`` may be an IPv6 address without brackets."""
-    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    return f"https://{host_port(host, port)}"
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -107,21 +117,20 @@ def bearer(token: str) -> dict[str, str]:
 
 
 def read_token(path: Path) -> str:
-    """Return the token in a file, without the space around it.
+    """Return the token in a file, without surrounding white space.
 
     Raises:
-        CredentialsError: when the file is missing, empty, unreadable or holds no token.
+        CredentialsError: when the file is missing, unreadable, no regular file, too long, empty or holds no token.
     """
     try:
-        with path.open(encoding="ascii") as file:
-            token = file.read(LONGEST_TOKEN + 1).strip()
+        token = read_regular(path, LONGEST_TOKEN).decode("ascii").strip()
     except OSError as error:
         raise CredentialsError(f"token file {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise CredentialsError(f"token file {path}: not a token") from error
     if not token:
         raise CredentialsError(f"token file {path}: empty")
-    if len(token) > LONGEST_TOKEN or not token.isprintable() or " " in token:
+    if not token.isprintable() or " " in token:
         raise CredentialsError(f"token file {path}: not a token")
     return token
 
@@ -130,7 +139,7 @@ def trusted_context(trust: TrustStore) -> ssl.SSLContext:
     """Return a trust store's context.
 
     Raises:
-        CredentialsError: when one of its files is there but cannot be used.
+        CredentialsError: when one of its files exists but cannot be used.
     """
     try:
         return trust.context()

@@ -1,4 +1,4 @@
-"""Who the neighbours are: the agents' Pods and the cordoned nodes, followed and put together."""
+"""Who the neighbours are: the agents' Pods and the cordoned nodes, followed by threads and published as one picture."""
 
 from __future__ import annotations
 
@@ -8,39 +8,53 @@ import math
 import random as random_module
 import threading
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
+from checks.kube.changes import FailureLog, NeighbourLog, OddObjectLog
 from checks.kube.client import KubeApi, Object, section, text_of
-from checks.kube.errors import ApiError
-from checks.kube.reflector import Follower
-from checks.kube.starting import NOT_READY, Starting, epoch_seconds
-from checks.model import NOT_SYNCED, OK, RUNNING, Neighbour, Neighbourhood
+from checks.kube.objects import OddObjectError, is_cordoned, read_pod
+from checks.kube.own_pod import OwnPod
+from checks.kube.picture import Picture
+from checks.kube.reflector import Reflector, Resource
+from checks.model import NOT_SYNCED, OK, Neighbour, Neighbourhood
 
 log = logging.getLogger("kubenurse.discovery")
 
-UNSCHEDULABLE_TAINT = "node.kubernetes.io/unschedulable"
-# What kubectl shows for a Pod with a deletionTimestamp, whatever its phase.
-TERMINATING = "Terminating"
+PUBLISHER = "discovery-publisher"
+PODS_HINT = "grant list and watch on pods"
 NODES_HINT = "grant list and watch on nodes, or set KUBENURSE_ALLOW_UNSCHEDULABLE=true"
-# While Pods come and go by the hundred, one line in so many seconds says which.
-SECONDS_BETWEEN_LOGS = 5.0
-NAMES_LOGGED = 10
-STOP_TIMEOUT = 2.0
+# Seconds. While events come by the hundred, a new picture is published this often; after a quiet while, at once.
+COALESCE = 0.1
+# Seconds. The publisher shows at least this often that it lives, and starts threads that could not be started.
+LONGEST_REST = 30.0
+START_AGAIN_AFTER = 1.0
+# Seconds. When the API server is back, reflectors that pause ask it within this time, each at a random moment. The
+# checks of a fleet's agents, which tell that it is back, are spread over a whole interval already (bench/stampede.py).
+WAKE_WITHIN = 0.3
+# Seconds. An API server that comes and goes shortens pauses only this often.
+WAKE_AGAIN_AFTER = 10.0
+# Seconds to wait at the end for threads whose connections are closed. One that hangs does not keep the process.
+STOP_TIMEOUT = 1.0
+
+
+def _log_death(name: str, error: BaseException) -> None:
+    log.critical("discovery thread died", extra={"facts": {"thread": name, "why": repr(error)}})
 
 
 class Discovery:
-    """Follows the neighbours until stopped, in two threads: one for Pods, one for nodes; at times a timer's beside.
+    """Follows the neighbours until stopped, in three threads: one for Pods, one for nodes, one that publishes.
 
     ``label_selector`` selects the agents' Pods in ``namespace``; ``own_pod`` is this one's name. ``node_name`` is the
-    own node; when empty, it is taken from the own Pod. With ``allow_unschedulable`` nodes are not read. ``api`` is
-    closed by ``stop``.
+    own node; when empty, it is taken from the own Pod. With ``allow_unschedulable`` nodes are not read.
+    ``listen_address`` is the address that agents listen on: Pods with loopback or link-local addresses are checked only
+    where it is such an address. ``api`` is closed by ``stop``.
 
-    ``on_change`` is called with each new picture (not for a newer ``synced_at`` alone), by one thread at a time, the
-    latest last; it must not block. While the neighbours stay the same, ``neighbours`` stays the same tuple.
-    ``on_error`` is called with the kind of each request that failed, one of ``kubeapi_errors.KINDS``. What is kept
-    grows with the number of selected Pods, a few hundred bytes each.
+    The publisher thread calls ``on_change`` with each new picture, the latest last, but not for a newer ``synced_at``
+    alone. While the neighbours stay the same, ``neighbours`` stays the same tuple. ``on_error`` is called with the kind
+    of each failed request, one of ``errors.KINDS``; ``on_death`` with the name and error of a thread that ends by an
+    error. What is kept grows with the number of selected Pods, a few hundred bytes each, up to
+    ``reflector.MOST_OBJECTS`` Pods. ``clock`` is monotonic; ``random`` returns a number from 0 to 1.
     """
 
     def __init__(
@@ -52,75 +66,90 @@ class Discovery:
         own_pod: str,
         node_name: str = "",
         allow_unschedulable: bool = False,
+        listen_address: str = "",
         on_change: Callable[[Neighbourhood], None] = lambda _: None,
         on_error: Callable[[str], None] = lambda _: None,
+        on_death: Callable[[str, BaseException], None] = _log_death,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random_module.random,
+        start_thread: Callable[[threading.Thread], None] = threading.Thread.start,
     ) -> None:
         self._api = api
         self._own_pod = own_pod
         self._node_name = node_name
+        self._listen_address = listen_address
         self._on_change = on_change
-        self._on_error = on_error
+        self._on_death = on_death
         self._clock = clock
+        self._random = random
+        self._start_thread = start_thread
         self._stopping = threading.Event()
         self._settled = threading.Event()
-        self._publishing = threading.Lock()
+        # Set whenever there is something to publish.
+        self._news = threading.Event()
         self._snapshot = Neighbourhood(NOT_SYNCED, own_node=node_name)
-        self._starting = Starting(clock)
-        self._logged_names: frozenset[str] = frozenset()
-        self._logged_at = -math.inf
-        # Looks again when time alone changes the picture, or lets a line be logged. There is at most one.
-        self._timer: threading.Timer | None = None
-        # Who is chosen depends on the own node: until it was sought, Pods are as good as not known.
-        self._sought_own_node = self._own_pod_answered = False
-        self._pods_path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods"
-        self._pods = Follower(
-            "pods",
+        self._picture = Picture(own_pod, clock, schedulable=None)
+        self._neighbour_log = NeighbourLog(clock)
+        self._odd_objects = OddObjectLog(clock)
+        self._woken_at = -math.inf
+        pods_path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods"
+        self._own = OwnPod(api, pods_path, own_pod, label_selector, on_error, clock)
+        pods = Resource("pods", pods_path, {"labelSelector": label_selector}, self._convert_pod, PODS_HINT)
+        fields = {"fieldSelector": "spec.unschedulable=true"}
+        nodes = Resource("nodes", "/api/v1/nodes", fields, self._convert_node, NODES_HINT)
+        self._pods = Reflector(
+            pods,
             api,
-            self._pods_path,
-            {"labelSelector": label_selector},
-            partial(_keep_pod, schedulable=None if allow_unschedulable else True),
-            stopping=self._stopping,
-            on_update=self._publish_pods,
+            replace=self._picture.replace_pods,
+            put=self._picture.put_pod,
+            on_update=self._pods_updated,
             on_error=on_error,
+            on_answer=self.api_server_answered,
             clock=clock,
             random=random,
         )
-        self._nodes = None
+        self._nodes: Reflector[bool] | None = None
         if not allow_unschedulable:
-            self._nodes = Follower(
-                "nodes",
+            self._nodes = Reflector(
+                nodes,
                 api,
-                "/api/v1/nodes",
-                {"fieldSelector": "spec.unschedulable=true"},
-                _keep_node,
-                stopping=self._stopping,
-                on_update=self._publish,
+                replace=self._picture.replace_nodes,
+                put=self._picture.put_node,
+                on_update=self._news.set,
                 on_error=on_error,
+                on_answer=self.api_server_answered,
                 clock=clock,
                 random=random,
-                hint=NODES_HINT,
             )
-        self._threads = [threading.Thread(target=self._pods.run, name="discovery-pods", daemon=True)]
-        if self._nodes:
-            self._threads.append(threading.Thread(target=self._nodes.run, name="discovery-nodes", daemon=True))
+        self._reflectors: tuple[Reflector[Neighbour] | Reflector[bool], ...] = (
+            (self._pods, self._nodes) if self._nodes else (self._pods,)
+        )
+        self._failure_logs = {each.name: FailureLog(each.name, clock) for each in self._reflectors}
+        self._publisher_lived = clock()
+        # One thread for each reflector, and the publisher's.
+        self._threads: dict[str, threading.Thread] = {}
 
     def start(self) -> None:
-        """Begin to follow."""
-        for thread in self._threads:
-            thread.start()
+        """Begin to follow: start the publisher, which starts the other threads.
+
+        Raises:
+            RuntimeError: when the system has no thread to give, also not after some tries.
+        """
+        for _ in range(3):
+            if self._start(PUBLISHER, self._run_publisher):
+                return
+            time.sleep(START_AGAIN_AFTER / 4)
+        raise RuntimeError("no thread for discovery could be started: raise the limit of processes or memory")
 
     def stop(self) -> None:
         """End the requests under way and wait at most ``STOP_TIMEOUT`` seconds for the threads."""
         self._stopping.set()
+        self._news.set()
+        for reflector in self._reflectors:
+            reflector.stop()
         self._api.close()
-        with self._publishing:
-            self._look_again(math.inf)
-            changes = self._changes_to_log(self._snapshot)
-        _log(changes)
         deadline = time.monotonic() + STOP_TIMEOUT
-        for thread in self._threads:
+        for thread in tuple(self._threads.values()):
             if thread.is_alive():
                 thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -132,169 +161,134 @@ class Discovery:
         """Wait for the first picture, at most ``timeout`` seconds; False too as soon as it is known to fail."""
         return self._settled.wait(timeout) and self._snapshot.synced_at is not None
 
-    def _publish_pods(self) -> None:
-        if self._pods.synced_at is not None:
-            if not (self._node_name or self._own_pod in self._pods.kept or self._own_pod_answered):
-                # Where it fails it is tried again with the next event or bookmark.
-                try:
-                    self._node_name = self._node_of_own_pod()
-                    self._own_pod_answered = True
-                except ApiError as error:
-                    self._on_error(error.kind)
-            self._sought_own_node = True
-        self._publish()
+    def last_lived(self) -> Mapping[str, float]:
+        """Return when each thread last showed that it lives, on the clock, by the thread's name.
 
-    def _node_of_own_pod(self) -> str:
-        """Ask for the own Pod, which the selector need not select, by a list: reading one Pod takes another right."""
-        for page in self._api.list_pages(self._pods_path, {"fieldSelector": f"metadata.name={self._own_pod}"}):
-            for item in page.items:
-                if text_of(section(item, "metadata"), "name") == self._own_pod:
-                    return text_of(section(item, "spec"), "nodeName")
-        return ""
+        A healthy thread does so every ``LONGEST_REST`` seconds or, in a watch, with each bookmark: about once a minute,
+        at the latest when the client gives up a silent watch (90 s) and has made the next request.
+        """
+        lived = {_thread_name(reflector.name): reflector.last_lived for reflector in self._reflectors}
+        return {**lived, PUBLISHER: self._publisher_lived}
+
+    def api_server_answered(self) -> None:
+        """Take the news that the API server answers again: pausing threads ask it within ``WAKE_WITHIN`` seconds.
+
+        May be called by any thread, at any time, and returns at once.
+        """
+        now = self._clock()
+        if now >= self._woken_at + WAKE_AGAIN_AFTER:
+            self._woken_at = now
+            for reflector in self._reflectors:
+                reflector.wake_within(self._random() * WAKE_WITHIN)
+
+    def _start(self, name: str, run: Callable[[], None]) -> bool:
+        """Start a thread unless it was started; False when the system has none to give."""
+        if name in self._threads:
+            return True
+        thread = threading.Thread(target=self._run, args=(name, run), name=name, daemon=True)
+        try:
+            self._start_thread(thread)
+        except RuntimeError as error:
+            log.warning("starting a thread failed", extra={"facts": {"thread": name, "why": str(error)}})
+            return False
+        self._threads[name] = thread
+        return True
+
+    def _run(self, name: str, run: Callable[[], None]) -> None:
+        """Run a thread to its end; an end by an error is told, whatever the error is."""
+        try:
+            run()
+        except BaseException as error:  # SystemExit would otherwise end the thread without a word
+            self._on_death(name, error)
+
+    def _run_publisher(self) -> None:
+        rest = 0.0
+        while not self._stopping.is_set():
+            started = [self._start(_thread_name(each.name), each.run) for each in self._reflectors]
+            self._news.wait(rest if all(started) else min(rest, START_AGAIN_AFTER))
+            self._news.clear()
+            self._publisher_lived = self._clock()
+            try:
+                self._publish()
+            except MemoryError:
+                raise
+            except Exception:
+                log.exception("publishing neighbours failed")
+            rest = min(LONGEST_REST, max(0.0, self._next_moment() - self._clock()))
+            self._stopping.wait(COALESCE)
+        self._neighbour_log.flush()
+
+    def _pods_updated(self) -> None:
+        if self._pods.status().synced_at is not None and not self._picture.has_pod(self._own_pod):
+            self._own.ask()
+        self._news.set()
 
     def _publish(self) -> None:
-        """Make the new picture the one that is seen, and tell who wants to know; one of the two threads at a time."""
-        with self._publishing:
-            before, after = self._snapshot, self._picture()
-            if after.neighbours == before.neighbours:
-                # The same tuple, so that whoever chose from it sees that there is nothing to choose anew.
-                after = dataclasses.replace(after, neighbours=before.neighbours)
-            self._snapshot = after
-            if after.state != NOT_SYNCED:
-                self._settled.set()
-            if dataclasses.replace(before, synced_at=after.synced_at) != after:
-                self._on_change(after)
-            may_log = self._clock() >= self._logged_at + SECONDS_BETWEEN_LOGS
-            changes = self._changes_to_log(after) if may_log else {}
-            self._look_again(min(self._starting.next_end(), self._next_log()))
-        _log(changes)
+        """Make the newest picture the one that is seen, and tell who wants to know."""
+        before, after = self._snapshot, self._newest()
+        self._snapshot = after
+        if after.state != NOT_SYNCED:
+            self._settled.set()
+        if dataclasses.replace(before, synced_at=after.synced_at) != after:
+            self._on_change(after)
+        self._neighbour_log.note(after.neighbours)
+        for reflector in self._reflectors:
+            self._failure_logs[reflector.name].note(reflector.status().failure)
 
-    def _publish_on_time(self) -> None:
-        try:
-            self._publish()
-        except Exception:
-            log.exception("neighbours not looked at again")
+    def _next_moment(self) -> float:
+        """Return when time alone changes the picture or lets a line be logged, on the clock."""
+        steady = min(reflector.status().steady_at for reflector in self._reflectors)
+        failure_line = min(each.next_line() for each in self._failure_logs.values())
+        return min(self._picture.next_end(), steady, failure_line, self._neighbour_log.next_line())
 
-    def _look_again(self, moment: float) -> None:
-        """Publish at a moment on the clock, unless that is infinity; any other moment is forgotten."""
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-        if moment < math.inf and not self._stopping.is_set():
-            self._timer = threading.Timer(max(0.0, moment - self._clock()), self._publish_on_time)
-            self._timer.name = "discovery-timer"
-            self._timer.daemon = True
-            self._timer.start()
-
-    def _picture(self) -> Neighbourhood:
-        """Put together what both threads know now."""
-        pods = self._pods.kept if self._sought_own_node else {}
-        cordoned = self._nodes.kept if self._nodes else {}
-        own = pods.get(self._own_pod)
-        own_node = self._node_name or (own.node_name if own else "")
-        started = self._starting.started(pods)
-        reachable = [
-            pod
-            for name, pod in sorted(started.items())
-            if name != self._own_pod and pod.phase == RUNNING and pod.pod_ip
-        ]
-        neighbours = [pod for pod in reachable if pod.node_name not in cordoned]
-        if self._nodes and self._nodes.synced_at is None:
-            # Until nodes are known, or known to fail, nobody is blamed for being on one that may be cordoned.
-            unsure = reachable if self._nodes.failure else []
-            neighbours = [dataclasses.replace(pod, schedulable=None) for pod in unsure]
-        synced_at = self._synced_at()
+    def _newest(self) -> Neighbourhood:
+        """Put together what all threads know now."""
+        pods = self._pods.status()
+        nodes = self._nodes.status() if self._nodes else None
+        # The choice of neighbours depends on the own node. Until that was looked for, the Pods count as unknown.
+        pods_known = pods.synced_at is not None and (self._picture.has_pod(self._own_pod) or self._own.asked)
+        nodes_known = nodes is None or nodes.synced_at is not None
+        # Where nodes cannot be read all Pods are neighbours. While they may still be read no Pod is.
+        usable = pods_known and (nodes_known or bool(nodes and nodes.failure))
+        self._picture.mark_schedulable(True if nodes and nodes_known else None)
+        self._picture.end_starts()
+        counts = self._picture.counts()
+        own_node = self._node_name or self._picture.node_of(self._own_pod) or self._own.node
+        moments = [each.synced_at for each in (pods, nodes) if each and each.synced_at is not None]
+        failures = [f"{each.name}: {why}" for each in self._reflectors if (why := each.status().failure)]
         return Neighbourhood(
-            state=self._failures() or (NOT_SYNCED if synced_at is None else OK),
-            neighbours=tuple(neighbours),
-            known=len(pods) - (own is not None),
-            cordoned=sum(pod.node_name in cordoned for pod in reachable),
+            state="; ".join(failures) or (OK if usable else NOT_SYNCED),
+            neighbours=self._picture.neighbours() if usable else (),
+            known=counts.known if pods_known else 0,
+            cordoned=counts.cordoned if usable else 0,
             own_node=own_node,
-            own_node_cordoned=own_node in cordoned,
-            synced_at=synced_at,
+            own_zone=self._picture.zone_of(self._own_pod),
+            own_node_cordoned=self._picture.is_cordoned(own_node),
+            # The picture is as old as the half that was confirmed longest ago.
+            synced_at=min(moments) if usable else None,
+            own_pod_unselected=self._own.exists and not self._picture.has_pod(self._own_pod),
         )
 
-    def _failures(self) -> str:
-        followers = (self._pods, self._nodes)
-        return "; ".join(f"{each.name}: {each.failure}" for each in followers if each and each.failure)
+    def _convert_pod(self, item: Object) -> Neighbour | None:
+        try:
+            pod = read_pod(item, listen_address=self._listen_address)
+        except OddObjectError as error:
+            self._note_odd("pods", item, str(error))
+            return None
+        if pod.unusable:
+            self._note_odd("pods", item, f"{pod.unusable}: not checked")
+        return pod.neighbour
 
-    def _synced_at(self) -> float | None:
-        """When the older half of the picture was confirmed; nodes that could never be read are no half."""
-        pods = self._pods.synced_at if self._sought_own_node else None
-        if pods is None or self._nodes is None:
-            return pods
-        if self._nodes.synced_at is None:
-            return pods if self._nodes.failure else None
-        return min(pods, self._nodes.synced_at)
+    def _convert_node(self, item: Object) -> bool | None:
+        try:
+            return is_cordoned(item) or None
+        except OddObjectError as error:
+            self._note_odd("nodes", item, str(error))
+            return None
 
-    def _next_log(self) -> float:
-        """Return when the changes that are still to be logged may be, infinity when there are none."""
-        return math.inf if _names(self._snapshot) == self._logged_names else self._logged_at + SECONDS_BETWEEN_LOGS
-
-    def _changes_to_log(self, picture: Neighbourhood) -> dict[str, str | int]:
-        """Return what to say of the neighbours that came and left since the last time, empty for nothing."""
-        names = _names(picture)
-        added, removed = names - self._logged_names, self._logged_names - names
-        if not (added or removed):
-            return {}
-        self._logged_names, self._logged_at = names, self._clock()
-        return {"added": _some(added), "removed": _some(removed), "neighbours": len(names)}
+    def _note_odd(self, resource: str, item: Object, why: str) -> None:
+        self._odd_objects.note(resource, text_of(section(item, "metadata"), "name"), why)
 
 
-def _log(changes: dict[str, str | int]) -> None:
-    # Never within a lock: whoever reads the log may be slow.
-    if changes:
-        log.info("neighbours changed", extra={"facts": changes})
-
-
-def _keep_pod(item: Object, schedulable: bool | None) -> Neighbour:
-    """Take what is used of a Pod. It is schedulable for as long as its node is not among the cordoned ones."""
-    metadata, status = section(item, "metadata"), section(item, "status")
-    return Neighbour(
-        pod_name=text_of(metadata, "name"),
-        pod_ip=text_of(status, "podIP"),
-        host_ip=text_of(status, "hostIP"),
-        node_name=text_of(section(item, "spec"), "nodeName"),
-        phase=TERMINATING if metadata.get("deletionTimestamp") else _phase(status),
-        schedulable=schedulable,
-        started_at=_started_at(status),
-    )
-
-
-def _phase(status: Object) -> str:
-    phase = text_of(status, "phase")
-    conditions = status.get("conditions")
-    for condition in conditions if isinstance(conditions, list) else ():
-        if isinstance(condition, dict) and condition.get("type") == "Ready" and condition.get("status") == "False":
-            return NOT_READY if phase == RUNNING else phase
-    return phase
-
-
-def _started_at(status: Object) -> float | None:
-    """Return when the last of its containers was started, or, where that is not told, the Pod."""
-    containers = status.get("containerStatuses")
-    times = [
-        text_of(section(section(container, "state"), "running"), "startedAt")
-        for container in (containers if isinstance(containers, list) else ())
-        if isinstance(container, dict)
-    ]
-    moments = [epoch_seconds(text) for text in times or [text_of(status, "startTime")]]
-    return max((moment for moment in moments if moment is not None), default=None)
-
-
-def _keep_node(item: Object) -> bool | None:
-    """Tell whether a node is cordoned; None when not. The selector is the server's, the definition is ours."""
-    spec = section(item, "spec")
-    taints = spec.get("taints") or ()
-    tainted = any(isinstance(taint, dict) and taint.get("key") == UNSCHEDULABLE_TAINT for taint in taints)
-    return True if spec.get("unschedulable") is True or tainted else None
-
-
-def _names(picture: Neighbourhood) -> frozenset[str]:
-    return frozenset(neighbour.pod_name for neighbour in picture.neighbours)
-
-
-def _some(names: frozenset[str]) -> str:
-    shown = sorted(names)[:NAMES_LOGGED]
-    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
-    return ",".join(shown) + more
+def _thread_name(resource: str) -> str:
+    return f"discovery-{resource}"

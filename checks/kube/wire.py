@@ -20,8 +20,9 @@ from urllib3.connection import HTTPSConnection
 
 from checks.kube.credentials import Credentials
 from checks.kube.errors import PROTOCOL, TIMEOUT, ApiError
+from checks.probe.connecting import connect
 from checks.probe.resolver import Resolver, literal_address
-from checks.probe.sockets import Abort, connect
+from checks.probe.sockets import Abort
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

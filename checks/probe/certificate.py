@@ -1,6 +1,6 @@
 """When a certificate ends, read from its DER form.
 
-Python's ``ssl`` parses a peer's certificate only when it verified it; the end of one that was not verified
+Python's ``ssl`` parses a peer's certificate only when it verified it. The end of an unverified certificate
 (KUBENURSE_INSECURE) matters as much.
 """
 

@@ -14,8 +14,10 @@ from urllib3.util.ssltransport import SSLTransport
 
 from checks.probe.sockets import MeasuredSocket
 
-# What may come before the answer (RFC 9110, section 15.2); after 101 it is another protocol.
+# Answers before the final one (RFC 9110, section 15.2). After 101 the connection speaks another protocol.
 INTERIM_STATUSES = frozenset({100, *range(102, 200)})
+# Servers send one or two. http.client itself skips those with status 100, until MOST_RECEIVED_BYTES or the deadline.
+MOST_INTERIM = 16
 
 
 class _Inbound(io.RawIOBase):
@@ -32,14 +34,14 @@ class _Inbound(io.RawIOBase):
 
 
 class Channel:
-    """A measured socket, with TLS over it once that is spoken, and HTTP over both.
+    """A measured socket, with TLS over it after the handshake, and HTTP over both.
 
     ``remote`` is the address it is connected to. ``first_byte`` is when the first byte of the current answer arrived
     and ``wrote_request`` when its request had been sent, both ``time.perf_counter`` seconds, None before that.
-    ``certificate`` is what the server showed, in DER form; None without TLS.
+    ``certificate`` is the server's, in DER form; None without TLS.
 
-    Requests are written here and not by ``http.client``: its own way, made for every kind of request, takes ten times
-    as long, and its errors quote header values, which may be secret. Answers are parsed by it.
+    Answers are parsed by ``http.client``. Requests are written here, since its errors quote header values, which may be
+    secret.
     """
 
     def __init__(self, sock: MeasuredSocket, remote: str) -> None:
@@ -58,7 +60,7 @@ class Channel:
             OSError: as the socket does, ``ssl.SSLError`` included.
         """
         self.tls = SSLTransport(cast("ssl.SSLSocket", self.sock), context, server_hostname=server_name)
-        # Taken now: once a connection has ended without TLS's goodbye OpenSSL no longer tells.
+        # Taken now: OpenSSL no longer tells after a connection has ended without close_notify.
         self.certificate = self.tls.getpeercert(binary_form=True)
 
     def begin(self, deadline: float) -> None:
@@ -73,7 +75,7 @@ class Channel:
 
         Raises:
             OSError: as the socket does.
-            ValueError: for a target or a header that HTTP does not allow; its value is not told.
+            ValueError: for a target or a header that HTTP does not allow; the message does not quote the value.
         """
         head = [f"{method} {_sendable(target, 'target')} HTTP/1.1\r\n"]
         head += [f"{name}: {_sendable(value, name)}\r\n" for name, value in headers.items()]
@@ -82,32 +84,37 @@ class Channel:
         self.wrote_request = time.perf_counter()
 
     def read_head(self, method: str) -> http.client.HTTPResponse:
-        """Read the head of the answer to a request of a method; the body is left to the caller.
+        """Read the head of the answer to a request of a method; the caller reads the body.
 
         Raises:
             OSError: as the socket does; ``http.client.RemoteDisconnected`` when there is no answer.
-            http.client.HTTPException: for what is no HTTP or not a whole head.
+            http.client.HTTPException: for an answer that is no HTTP, ends within its head or never gets beyond interim
+                answers.
         """
         response = http.client.HTTPResponse(cast("socket.socket", self), method=method)
         response.begin()
-        while response.status in INTERIM_STATUSES:
+        for _ in range(MOST_INTERIM):
+            if response.status not in INTERIM_STATUSES:
+                break
             response = self._after(response, method)
+        else:
+            raise http.client.HTTPException(f"more than {MOST_INTERIM} interim answers")
         if self._ended:  # http.client takes the end of the connection for the end of the head
             raise http.client.IncompleteRead(b"")
         return response
 
     def _after(self, interim: http.client.HTTPResponse, method: str) -> http.client.HTTPResponse:
-        """Read the head of the answer that follows an interim one, out of the same buffer."""
+        """Read the head of the answer that follows an interim answer, out of the same buffer."""
         response = http.client.HTTPResponse(cast("socket.socket", self), method=method)
-        # An answer closes its reader when it is gone: this one is handed on.
+        # An answer closes its reader when it is collected. The reader is still needed, so it moves to the next answer.
         response.fp, interim.fp = interim.fp, None  # type: ignore[assignment] # None is what http.client itself puts there
         response.begin()
         return response
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """Return a reader of the answer: all that http.client calls on its socket."""
+        """Return a reader of the answer: the only method that http.client calls on its socket."""
         if mode != "rb":
-            raise ValueError(f"mode={mode!r}: only rb is known here")
+            raise ValueError(f"mode={mode!r}: expected 'rb'")
         return io.BufferedReader(_Inbound(self))
 
     def receive_into(self, buffer: memoryview) -> int:
@@ -115,7 +122,7 @@ class Channel:
         if self.tls is not None:
             count = cast("int", self.tls.recv_into(buffer))
         else:
-            # The first byte is taken by itself: a stamp is of the last segment read.
+            # The first byte is read alone, since a stamp is that of the last segment read.
             count = self.sock.recv_into(buffer[:1] if self.first_byte is None else buffer)
         if self.first_byte is None and count:
             self.first_byte = self.sock.last_arrival
@@ -123,7 +130,7 @@ class Channel:
         return count
 
     def end(self) -> None:
-        """Close the connection, without TLS's goodbye: nobody waits for it."""
+        """Close the connection, without TLS's close_notify: no server needs it here."""
         self.sock.close()
 
 

@@ -1,4 +1,4 @@
-"""Connections kept between rounds (KUBENURSE_REUSE_CONNECTIONS)."""
+"""Idle connections kept between rounds (KUBENURSE_REUSE_CONNECTIONS)."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from checks.probe.channel import Channel
 
 Key = Hashable
 
-# Longer than the longest usual interval between rounds; a server ends idle connections after a minute or so itself.
+# Longer than the usual interval between rounds; servers end idle connections after a minute or so.
 MOST_IDLE_SECONDS = 120.0
-# One a target; what is kept for targets that have gone ends by its age.
-MOST_KEPT = 1024
+# One connection for each target. Connections of departed targets end by their age.
+MOST_IDLE = 1024
 
 
-class Keeper:
-    """Idle connections, at most one a key and ``most`` in all, none idle for longer than MOST_IDLE_SECONDS.
+class IdleChannels:
+    """Idle connections: at most one for each key, ``most`` in all, none idle for longer than MOST_IDLE_SECONDS.
 
     ``clock`` is monotonic seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, most: int = MOST_KEPT) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, most: int = MOST_IDLE) -> None:
         self._clock = clock
         self._most = most
         self._lock = threading.Lock()
@@ -31,7 +31,7 @@ class Keeper:
         self._closed = False
 
     def take(self, key: Key) -> Channel | None:
-        """Return the connection kept under a key if it is still good; it is the caller's then."""
+        """Return the idle connection of a key if it is still good. It belongs to the caller from then on."""
         with self._lock:
             since, channel = self._idle.pop(key, (0.0, None))
         if channel is None:
@@ -41,8 +41,8 @@ class Keeper:
             return None
         return channel
 
-    def keep(self, key: Key, channel: Channel) -> None:
-        """Keep a connection, ending the one kept under the key before and those that are too old or too many."""
+    def put(self, key: Key, channel: Channel) -> None:
+        """Keep a connection. End the previous connection of the key, and those that are too old or too many."""
         ended = []
         with self._lock:
             if (before := self._idle.pop(key, None)) is not None:
@@ -57,7 +57,7 @@ class Keeper:
             old.end()
 
     def close(self) -> None:
-        """End all of them; those brought later end at once."""
+        """End all connections, and each later one as it is put."""
         with self._lock:
             self._closed = True
             ended = [channel for _, channel in self._idle.values()]

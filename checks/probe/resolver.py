@@ -13,8 +13,8 @@ from typing import Any
 
 # (family, socket address) in the order getaddrinfo gives them.
 Address = tuple[int, tuple[Any, ...]]
-# Lookups of one name that may hang at the same time. By default glibc gives a silent name server 10 s (resolv.conf(5):
-# timeout, attempts), so this is enough for a new one every second.
+# Lookups of one name that may hang at the same time. By default glibc waits 10 s for a silent name server
+# (resolv.conf(5): timeout, attempts), so this is enough for a new lookup every second.
 MOST_LOOKUPS = 10
 GetAddrInfo = Callable[[str, int], list[Address]]
 
@@ -40,7 +40,10 @@ def literal_address(host: str, port: int) -> Address | None:
 
 @dataclass(slots=True, eq=False)
 class _Lookup:
-    """One question under way, asked once for all who wait for it; ``outlasted`` once it took longer than one did."""
+    """One question under way, shared by all checks that wait for it.
+
+    ``outlasted`` is True once a check ran out of time while it waited.
+    """
 
     outlasted: bool = False
     done: threading.Event = field(default_factory=threading.Event)
@@ -50,12 +53,12 @@ class _Lookup:
 
 
 class Resolver:
-    """Resolves names in threads of its own, since getaddrinfo cannot be given up once called.
+    """Resolves names in threads of its own, since getaddrinfo cannot be interrupted.
 
-    A check whose name is being looked up already waits for that answer, unless a check's time has run out on it: what
-    was lost on its way to the name server says nothing about the server now. At most ``MOST_LOOKUPS`` threads a name,
-    and the names are those of the configuration and so few. The threads are daemons: one that hangs does not keep the
-    process from ending.
+    A check joins the lookup of its name that is under way, unless a check has already run out of time on that lookup:
+    a question that was lost says nothing about the name server now. There are at most ``MOST_LOOKUPS`` threads for each
+    name, and the names are those of the configuration. The threads are daemons: a hung one does not keep the process
+    from ending.
     ``clock`` is monotonic seconds.
     """
 
@@ -68,43 +71,53 @@ class Resolver:
         self._aborted = False
 
     def resolve(self, host: str, port: int, deadline: float) -> tuple[list[Address], float]:
-        """Return the addresses, at least one, and the moment on the clock when the answer came.
+        """Return the addresses, at least one, and the moment on the clock when the answer arrived.
 
         Raises:
-            TimeoutError: when the answer has not come by ``deadline``.
+            TimeoutError: when the answer has not arrived by ``deadline``.
             socket.gaierror: when the name has no address.
-            OSError: with ECANCELED, once aborted.
+            OSError: when the system has no thread for the lookup; with ECANCELED, once aborted.
         """
-        lookup = self._join_or_start(host, port)
+        lookup, is_new = self._join_or_add(host, port)
+        if is_new:
+            self._start(host, port, lookup)
         if not lookup.done.wait(max(0.0, deadline - self._clock())):
             lookup.outlasted = True
             raise TimeoutError
         if self._aborted:
             raise OSError(errno.ECANCELED, "the agent is ending")
         if lookup.error is not None:
-            # A new instance for each who waited: a shared one would gather the tracebacks of them all.
+            # A new instance for each caller: a shared one would gather the tracebacks of all of them.
             raise type(lookup.error)(*lookup.error.args) from None
         return lookup.addresses, lookup.finished
 
     def abort(self) -> None:
-        """Let everyone go who waits now or comes later, with an error: the agent is ending."""
+        """Make all waiting and all later calls end with an error: the agent is ending."""
         with self._lock:
             self._aborted = True
             for lookups in self._under_way.values():
                 for lookup in lookups:
                     lookup.done.set()
 
-    def _join_or_start(self, host: str, port: int) -> _Lookup:
+    def _join_or_add(self, host: str, port: int) -> tuple[_Lookup, bool]:
+        """Return the lookup to wait for, and whether it is new and has to be started."""
         with self._lock:
             if self._aborted:
                 raise OSError(errno.ECANCELED, "the agent is ending")
             lookups = self._under_way.get((host, port), [])
-            if not lookups or (lookups[-1].outlasted and len(lookups) < MOST_LOOKUPS):
-                lookup = _Lookup()
-                name = f"resolve-{host}"
-                threading.Thread(target=self._run, args=(host, port, lookup), name=name, daemon=True).start()
-                self._under_way[host, port] = lookups = [*lookups, lookup]
-            return lookups[-1]
+            is_new = not lookups or (lookups[-1].outlasted and len(lookups) < MOST_LOOKUPS)
+            if is_new:
+                self._under_way[host, port] = lookups = [*lookups, _Lookup()]
+            return lookups[-1], is_new
+
+    def _start(self, host: str, port: int, lookup: _Lookup) -> None:
+        """Start the thread of a lookup, outside the lock: the start may take long or fail."""
+        try:
+            thread = threading.Thread(target=self._run, args=(host, port, lookup), name=f"resolve-{host}", daemon=True)
+            thread.start()
+        except (RuntimeError, MemoryError):
+            lookup.error = OSError("the system has no thread to look the name up")
+            self._finish(host, port, lookup)
 
     def _run(self, host: str, port: int, lookup: _Lookup) -> None:
         try:
@@ -112,16 +125,19 @@ class Resolver:
             if not lookup.addresses:
                 lookup.error = socket.gaierror(socket.EAI_NONAME, "no address")
         except OSError as error:
-            lookup.error = error.with_traceback(None)  # which holds this frame, and so the error itself
+            lookup.error = error.with_traceback(None)  # the traceback holds this frame, and so the error itself
         except ValueError:  # a label that is empty or over 63 characters, found by the idna codec
             lookup.error = socket.gaierror(socket.EAI_NONAME, "not a host name")
-        except Exception as error:  # such as no memory: those who wait are told, whatever it is
+        except Exception as error:  # such as MemoryError: the waiting checks have to be told
             lookup.error = OSError(str(error) or type(error).__name__)
         finally:
-            lookup.finished = self._clock()
-            with self._lock:
-                lookups = self._under_way[host, port]
-                lookups.remove(lookup)
-                if not lookups:
-                    del self._under_way[host, port]
-            lookup.done.set()
+            self._finish(host, port, lookup)
+
+    def _finish(self, host: str, port: int, lookup: _Lookup) -> None:
+        lookup.finished = self._clock()
+        with self._lock:
+            lookups = self._under_way[host, port]
+            lookups.remove(lookup)
+            if not lookups:
+                del self._under_way[host, port]
+        lookup.done.set()

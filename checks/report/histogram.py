@@ -1,6 +1,6 @@
 """Histograms of durations, small in memory: Prometheus's ``le`` buckets and VictoriaMetrics's ``vmrange`` buckets.
 
-Neither locks: whoever owns them does.
+Neither locks: its owner does.
 """
 
 from __future__ import annotations
@@ -95,12 +95,15 @@ class VmrangeHistogram:
         return Snapshot(buckets, sum(self._counts.values()), self._sum)
 
 
+def go_string(value: float) -> str:
+    """Return a number as Go, and so Prometheus, writes it."""
+    text: str = floatToGoString(value)  # type: ignore[no-untyped-call]  # prometheus_client annotates most but not this
+    return text
+
+
 @lru_cache(maxsize=4)
 def _le_labels(bounds: tuple[float, ...]) -> tuple[str, ...]:
-    return tuple(
-        floatToGoString(bound)  # type: ignore[no-untyped-call]  # prometheus_client annotates most but not this
-        for bound in (*bounds, math.inf)
-    )
+    return tuple(go_string(bound) for bound in (*bounds, math.inf))
 
 
 def _vmrange_index(value: float) -> int:

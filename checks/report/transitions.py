@@ -1,45 +1,105 @@
-"""What the log says of checks: when one starts failing, when the reason changes and when it recovers."""
+"""Logs changes of checks: a check starts failing, its reason changes, it recovers."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Collection
+from dataclasses import dataclass, field
 
 from checks.model import CheckResult
+from checks.report.limits import Limit
 
 log = logging.getLogger("kubenurse.checks")
 
+WINDOW_SECONDS = 60.0
+# Lines a minute for each check: two outages that start and end, and one change of reason.
+MOST_TURNS = 4
+MOST_REASONS = 1
+
+
+@dataclass(slots=True)
+class _Course:
+    """What the log last said of a check, and what is the case. A reason is empty while the check is ok.
+
+    ``since`` is when the current outage began, ``said_since`` when the outage began that the log last spoke of; both
+    monotonic seconds.
+    """
+
+    said: str = ""
+    said_since: float = 0.0
+    reason: str = ""
+    since: float = 0.0
+    unsaid: int = 0
+    turns: Limit = field(default_factory=lambda: Limit(MOST_TURNS, WINDOW_SECONDS))
+    reasons: Limit = field(default_factory=lambda: Limit(MOST_REASONS, WINDOW_SECONDS))
+
 
 class Transitions:
-    """Remembers each failing check's reason and logs changes only: a check that goes on failing writes one line.
+    """A sink of results that logs changes only: a check that keeps failing for one reason writes one line.
 
-    It remembers at most one reason a check of the current round.
+    A check writes at most MOST_TURNS lines about failing and recovering and MOST_REASONS about its reason in
+    WINDOW_SECONDS. A change beyond that is held back and counted; the next line has the count as ``held_back``. Once
+    there is room, the log says what is the case then. So the last line of a check is never wrong for longer than
+    WINDOW_SECONDS and one interval.
+
+    Time is that of the results (``CheckResult.finished``). Memory: one entry for each check that has failed, of those
+    that ``retain`` keeps.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._failing: dict[str, tuple[str, float]] = {}
+        self._courses: dict[str, _Course] = {}
 
-    def note(self, result: CheckResult) -> None:
-        """Log a result if it differs from the check's last one."""
+    def take(self, result: CheckResult) -> None:
+        """Log a result when it differs from what the log last said of the check."""
         with self._lock:
-            reason, since = self._failing.get(result.type, ("", result.finished))
-            if result.ok:
-                self._failing.pop(result.type, None)
-            else:
-                self._failing[result.type] = (result.state, since)
-        if result.ok and reason:
-            down = round(max(0.0, result.finished - since), 1)
-            log.info("check recovered", extra={"facts": {"type": result.type, "seconds": down, "was": reason}})
-        elif not result.ok and result.state != reason:
-            facts = {"type": result.type, "state": result.state, "error_event": result.event, "remote": result.remote}
-            if reason:
-                facts["was"] = reason
-            log.warning("check reason changed" if reason else "check failing", extra={"facts": facts})
+            line = self._line(result)
+        if line is not None:
+            level, event, facts = line
+            log.log(level, event, extra={"facts": facts})
 
-    def keep_only(self, types: Collection[str]) -> None:
-        """Forget the checks that are no longer made."""
+    def retain(self, types: Collection[str]) -> None:
+        """Forget all checks but those of ``types``."""
+        kept = set(types)
         with self._lock:
-            for kind in self._failing.keys() - set(types):
-                del self._failing[kind]
+            for kind in self._courses.keys() - kept:
+                del self._courses[kind]
+
+    def _line(self, result: CheckResult) -> tuple[int, str, dict[str, object]] | None:
+        reason = "" if result.ok else result.state
+        course = self._courses.get(result.type)
+        if course is None:
+            if not reason:
+                return None
+            course = self._courses[result.type] = _Course()
+        if reason != course.reason:
+            course.unsaid += 1
+            if not course.reason:
+                course.since = result.finished
+            course.reason = reason
+        if reason == course.said:
+            return None
+        limit = course.reasons if reason and course.said else course.turns
+        if not limit.lets_through(result.finished):
+            return None
+        return self._say(course, result)
+
+    @staticmethod
+    def _say(course: _Course, result: CheckResult) -> tuple[int, str, dict[str, object]]:
+        was, held_back = course.said, course.unsaid - 1
+        course.said, course.unsaid = course.reason, 0
+        facts: dict[str, object] = {"type": result.type}
+        if result.ok:
+            level, event = logging.INFO, "check recovered"
+            facts["seconds"] = round(max(0.0, result.finished - course.said_since), 1)
+        else:
+            level, event = logging.WARNING, "check reason changed" if was else "check failing"
+            facts |= {"state": result.state, "error_event": result.event, "remote": result.remote}
+            if not was:
+                course.said_since = course.since
+        if was:
+            facts["was"] = was
+        if held_back > 0:
+            facts["held_back"] = held_back
+        return level, event, facts

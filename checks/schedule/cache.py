@@ -14,8 +14,8 @@ Value = TypeVar("Value")
 class TTLCache(Generic[Key, Value]):
     """The latest value of each key with its age, behind one lock.
 
-    A value is fresh for ``ttl`` seconds from when it was put; one that is not is still the latest known. It holds as
-    many values as there are keys in use: ``keep_only`` lets the others go. ``clock`` is monotonic seconds.
+    A value is fresh for ``ttl`` seconds after it was put; later it is still the latest value. It holds as
+    many values as there are keys in use: ``retain`` lets the others go. ``clock`` is monotonic seconds.
     """
 
     def __init__(self, ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,8 +43,8 @@ class TTLCache(Generic[Key, Value]):
             entry = self._entries.get(key)
             return None if entry is None else entry[1]
 
-    def keep_only(self, keys: Collection[Key]) -> None:
-        """Forget the values of all other keys."""
+    def retain(self, keys: Collection[Key]) -> None:
+        """Forget the values of all other keys: they are no longer in use."""
         with self._lock:
             for key in self._entries.keys() - set(keys):
                 del self._entries[key]

@@ -1,7 +1,7 @@
-"""When checks run: a round every interval, its starts spread out, and at once what somebody asks for.
+"""When checks run: a round every interval, its starts spread out, and at once on demand.
 
-Two ways lead to a check, and both meet in ``Rounds._start``, where a check that is under way is joined instead of
-started again: the timer, which never asks whether a result is still fresh, and ``fresh``, which runs only what is not.
+Two ways lead to a check. The timer never asks whether a result is still fresh; ``fresh`` runs only the checks without a
+fresh result. Both go through ``Rounds._start``, which joins a check that is under way.
 """
 
 from __future__ import annotations
@@ -11,113 +11,153 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 from checks.model import CheckResult, Target
 from checks.schedule.cache import TTLCache
 
 log = logging.getLogger("kubenurse.rounds")
 
-# Checks that wait for their timeouts hold a thread each; the pool makes one only when none is idle. With more checks
+# A check that waits for its timeout holds a thread; the pool makes a new one only when none is idle. With more checks
 # hanging than this, the others take turns and are checked less often.
 MOST_WORKERS = 64
-# The part of an interval over which a round's starts are spread; what is left is for the last ones to end in.
+# The part of an interval over which a round's starts are spread; the rest is for the last checks to end in.
 SPREAD = 0.9
 # Checks run on demand start this far apart, in seconds: many at once would measure each other.
 BURST_SPACING = 0.005
 # All of them have started after this many seconds, however many there are.
 LONGEST_BURST = 0.5
-# How much longer than a check's timeout somebody waits for its result: the time it may wait for a worker.
+# A caller waits for a result this much longer than a check's timeout: the check may wait for a worker.
 GRACE = 1.0
+# How long close() waits for each of the timer's thread and the checks under way, in seconds.
+CLOSE_SECONDS = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class _UnderWay:
+    """One check from its start to its end. ``claimed``: a worker runs it, or it was given up (under the lock)."""
+
+    claimed: bool = False
+    done: threading.Event = field(default_factory=threading.Event)
 
 
 class Rounds:
-    """Runs the checks of ``targets()`` through a pool and keeps each one's latest result.
+    """Runs the checks of ``targets()`` through a pool and keeps the latest result of each.
 
     Args:
         targets: what to check, asked at the start of each round; types are unique in it.
+        wants: tells whether a target is still to be checked, asked before and after each check of a round; fast.
         check: runs one check, within ``timeout`` seconds.
-        on_result: called with each new result, in the thread that ran the check.
-        on_round: called with a round's types when it starts, so that others can forget what is gone.
+        take: called with each new result, in the thread that ran the check.
+        begin: called at the start of each round, so that departed checks are forgotten.
         interval: seconds from one round's start to the next one's.
         timeout: seconds that one check may take.
         ttl: seconds for which a result answers ``fresh``.
-        phase: where in the interval this agent's rounds start, 0 to 1; random, so that a fleet that was started at once
-            does not check at once.
-        is_wanted: whether a target is still to be checked, asked before and after each check of a round; fast.
+        note: told when a round or a check was planned and when it started, in monotonic seconds; fast.
+        on_death: called with a part's name and the error when memory or the interpreter fails it: time to end.
+        phase: where in the interval this agent's rounds start, 0 to 1; random, so that a fleet that starts at the same
+            time does not check at the same time.
     """
 
     def __init__(
         self,
         *,
         targets: Callable[[], Sequence[Target]],
+        wants: Callable[[Target], bool],
         check: Callable[[Target], CheckResult],
-        on_result: Callable[[CheckResult], None],
-        on_round: Callable[[frozenset[str]], None],
+        take: Callable[[CheckResult], None],
+        begin: Callable[[], None],
         interval: float,
         timeout: float,
         ttl: float,
+        note: Callable[[float, float], None] = lambda _planned, _started: None,
+        on_death: Callable[[str, BaseException], None] = lambda _name, _error: None,
         phase: float | None = None,
-        is_wanted: Callable[[Target], bool] = lambda _: True,
     ) -> None:
         self._targets = targets
-        self._is_wanted = is_wanted
+        self._wants = wants
         self._check = check
-        self._on_result = on_result
-        self._on_round = on_round
+        self._take = take
+        self._begin = begin
         self._interval = interval
         self._timeout = timeout
+        self._note = note
+        self._on_death = on_death
         # S311: this chooses a moment, not a secret.
         self._phase = random.random() if phase is None else phase  # noqa: S311
-        # Both by target, not by type: a Pod that took another's place on its node has another address, and what was
-        # found of that other one, or is being found, says nothing of it.
+        # Both by target, not by type: a Pod that took another Pod's place on its node has another address, and the
+        # results of the old address say nothing about the new one.
         self._cache: TTLCache[Target, CheckResult] = TTLCache(ttl)
+        self._under_way: dict[Target, _UnderWay] = {}
         self._pool = ThreadPoolExecutor(MOST_WORKERS, thread_name_prefix="check")
         self._lock = threading.Lock()
-        self._under_way: dict[Target, Future[None]] = {}
         self._stopping = threading.Event()
+        self._abandoned = False
         self._timer: threading.Timer | None = None
+        self._last_lived = time.monotonic()
 
     def start(self) -> None:
-        """Start the timer."""
+        """Start the timer.
+
+        Raises:
+            RuntimeError: when the system has no thread to give.
+        """
         self._schedule(time.monotonic() + self._phase * self._interval)
 
     def stop(self) -> None:
-        """Start no check any more; those under way go on."""
+        """Start no check any more; the checks under way go on."""
+        self._stopping.set()
         with self._lock:
-            self._stopping.set()
-            if self._timer is not None:
-                self._timer.cancel()
+            timer = self._timer
+        if timer is not None:
+            timer.cancel()
+
+    def abandon(self) -> None:
+        """Drop failures from here on: the agent breaks off its checks, and that says nothing about the network."""
+        self._abandoned = True
 
     def close(self) -> None:
-        """Wait for the checks under way, which whoever runs them has made end soon."""
+        """Wait for the checks under way, which the prober has broken off, for a bounded time."""
         self.stop()
-        if self._timer is not None:
-            self._timer.join()
-        self._pool.shutdown(wait=True)
+        with self._lock:
+            timer, under_way = self._timer, list(self._under_way.values())
+        if timer is not None and timer.is_alive():
+            timer.join(CLOSE_SECONDS)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for check in under_way:
+            check.done.wait(max(0.0, deadline - time.monotonic()))
+
+    def last_lived(self) -> float:
+        """Return when the timer's thread was last seen at work, in monotonic seconds; at least once an interval."""
+        return self._last_lived
 
     def latest(self) -> dict[str, CheckResult]:
         """Return the latest result of each current target that has one, and run nothing."""
         return self._results(self._targets())
 
     def fresh(self) -> dict[str, CheckResult]:
-        """Return a result younger than the TTL for each current target, running those checks that have none.
+        """Return a result younger than the TTL for each current target, running the checks that have none.
 
-        Those who ask at the same time share the checks under way. It takes as long as the slowest check, at most
-        LONGEST_BURST + timeout + GRACE seconds; a check without a new result by then answers with its last one, and one
-        that never had any is absent.
+        Callers at the same time share the checks under way. It takes as long as the slowest check, at most
+        LONGEST_BURST + timeout + GRACE seconds; a check without a new result by then answers with its last one, and a
+        check that never had a result is absent.
         """
         targets = self._targets()
         self._begin_round(targets)
         stale = [target for target in targets if self._cache.fresh(target) is None]
         spacing = min(BURST_SPACING, LONGEST_BURST / max(1, len(stale)))
         begun = time.monotonic()
-        futures = []
+        started = []
         for position, target in enumerate(stale):
             if self._stopping.wait(max(0.0, begun + position * spacing - time.monotonic())):
                 break
-            futures.append(self._start(target, unless_fresh=True))
-        wait([future for future in futures if future is not None], timeout=self._timeout + GRACE)
+            started.append(self._start(target, unless_fresh=True))
+        deadline = time.monotonic() + self._timeout + GRACE
+        for check in started:
+            if check is not None:
+                check.done.wait(max(0.0, deadline - time.monotonic()))
         return self._results(targets)
 
     def _results(self, targets: Sequence[Target]) -> dict[str, CheckResult]:
@@ -130,93 +170,117 @@ class Rounds:
         Raises:
             RuntimeError: when the system has no thread to give.
         """
+        timer = threading.Timer(max(0.0, when - time.monotonic()), self._round, args=(when,))
+        timer.name = "round"
+        timer.daemon = True
+        # Outside the lock: the start of a thread can hang while memory is short.
+        timer.start()
         with self._lock:
-            if self._stopping.is_set():
-                return
-            timer = threading.Timer(max(0.0, when - time.monotonic()), self._round, args=(when,))
-            timer.name = "round"
-            timer.daemon = True
-            timer.start()
             self._timer = timer
+        if self._stopping.is_set():
+            timer.cancel()
 
     def _round(self, planned: float) -> None:
         """Start a round's checks, spread over the interval, and set the timer for the next round."""
         try:
             self._start_spread(planned)
-        except Exception:
-            log.exception("round failed")
-        while not self._stopping.is_set():
-            try:
-                self._schedule(next_round(planned, time.monotonic(), self._interval))
-                break
-            except RuntimeError as error:
-                log.warning("round not scheduled, trying again", extra={"facts": {"why": str(error)}})
-                self._stopping.wait(self._interval)
+            while not self._stopping.is_set():
+                try:
+                    self._schedule(next_round(planned, time.monotonic(), self._interval))
+                    break
+                except RuntimeError as error:
+                    log.warning("scheduling a round failed, trying again", extra={"facts": {"why": str(error)}})
+                    self._stopping.wait(self._interval)
+        except BaseException as error:
+            # Nothing above raises but a shortage of memory or the end of the interpreter: without rounds the agent
+            # would answer with old results for good.
+            self._on_death("rounds", error)
 
     def _start_spread(self, planned: float) -> None:
-        targets = self._targets()
-        self._begin_round(targets)
+        try:
+            targets = self._targets()
+            self._begin_round(targets)
+        except MemoryError:
+            raise
+        except Exception:
+            log.exception("starting a round failed")
+            return
         begun = max(planned, time.monotonic())
+        self._note(planned, begun)
         for position, target in enumerate(targets):
             due = begun + position * self._interval * SPREAD / len(targets)
+            self._last_lived = time.monotonic()
             if self._stopping.wait(max(0.0, due - time.monotonic())):
                 return
-            # While a round was spread out a neighbour may have left: to check it now would be a false alarm.
-            if self._is_wanted(target):
+            self._note(due, time.monotonic())
+            # A neighbour may have left while the round was spread out: to check it now would be a false alarm.
+            if self._wants(target):
                 self._start(target)
 
     def _begin_round(self, targets: Sequence[Target]) -> None:
-        self._cache.keep_only(targets)
+        self._last_lived = time.monotonic()
+        self._cache.retain(targets)
         try:
-            self._on_round(frozenset(target.type for target in targets))
+            self._begin()
         except Exception:
-            log.exception("what is gone not forgotten")
+            log.exception("pruning departed checks failed")
 
-    def _start(self, target: Target, *, unless_fresh: bool = False) -> Future[None] | None:
+    def _start(self, target: Target, *, unless_fresh: bool = False) -> _UnderWay | None:
         """Start a check, or join it when it is under way; None when it cannot, or need not, be started now."""
         with self._lock:
-            future = self._under_way.get(target)
-            if future is not None or self._stopping.is_set():
-                return future
-            # Its result was stored before it ceased to be under way, so here nobody misses both.
+            check = self._under_way.get(target)
+            if check is not None or self._stopping.is_set():
+                return check
+            # A result is stored before its check ceases to be under way, so no caller misses both.
             if unless_fresh and self._cache.fresh(target) is not None:
                 return None
-            future = self._under_way[target] = Future()
-            try:
-                self._pool.submit(self._run, target, future)
-            except RuntimeError as error:
-                # The system has no thread to give. The pool may have queued the check all the same: a worker may be at
-                # it already; if not, cancelled, it takes no time when its turn comes.
-                if not future.cancel():
-                    return future
-                del self._under_way[target]
-                log.warning("check not started", extra={"facts": {"type": target.type, "why": str(error)}})
+            check = self._under_way[target] = _UnderWay()
+        # Outside the lock: the pool may start a thread, and that can hang while memory is short.
+        try:
+            self._pool.submit(self._run, target, check)
+        except RuntimeError as error:
+            # The system has no thread to give. The pool may have queued the check all the same: then it takes no time
+            # when its turn comes, unless a worker is at it already.
+            if self._claim(check):
+                self._finish(target, check)
+                if not self._stopping.is_set():
+                    log.warning("starting a check failed", extra={"facts": {"type": target.type, "why": str(error)}})
                 return None
-        return future
+        return check
 
-    def _run(self, target: Target, done: Future[None]) -> None:
-        if not done.set_running_or_notify_cancel():
+    def _claim(self, check: _UnderWay) -> bool:
+        """Take a check for oneself; False when it is taken already."""
+        with self._lock:
+            claimed, check.claimed = check.claimed, True
+        return not claimed
+
+    def _finish(self, target: Target, check: _UnderWay) -> None:
+        with self._lock:
+            del self._under_way[target]
+        check.done.set()
+
+    def _run(self, target: Target, check: _UnderWay) -> None:
+        if not self._claim(check):
             return
         try:
             if not self._stopping.is_set():
                 result = self._check(target)
-                # Who leaves on purpose breaks off what is under way; that is no failure of the path.
-                if self._is_wanted(target):
+                if self._wants(target) and (result.ok or not self._abandoned):
                     self._cache.put(target, result)
-                    self._on_result(result)
+                    self._take(result)
+        except MemoryError as error:
+            self._on_death("checks", error)
         except Exception:
-            log.exception("check failed", extra={"facts": {"type": target.type}})
+            log.exception("running a check failed", extra={"facts": {"type": target.type}})
         finally:
-            with self._lock:
-                del self._under_way[target]
-            done.set_result(None)
+            self._finish(target, check)
 
 
 def next_round(planned: float, now: float, interval: float) -> float:
     """Return when the round after the one planned for ``planned`` starts; all are seconds of one clock.
 
-    Counted from the plan and not from now, so that rounds do not drift by what each one takes. Those missed in a stall
-    or a suspend are left out, not made up for.
+    It is counted from the plan and not from now, so that rounds do not drift. Rounds missed in a stall or a suspend are
+    left out, not made up for.
     """
     missed = max(0, int((now - planned) / interval))
     return planned + (missed + 1) * interval

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from checks.config.variables import Config
+from checks.config.settings import Config
 from checks.model import Target
 
 

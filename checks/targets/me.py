@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from checks.config.variables import Config
-from checks.model import ME_INGRESS, ME_SERVICE, Target
+from checks.config.settings import Config
+from checks.model import ALWAYS_HAPPY_PATH, ME_INGRESS, ME_SERVICE, Target
 
 
 def targets(config: Config) -> list[Target]:
@@ -21,4 +21,4 @@ def targets(config: Config) -> list[Target]:
 
 
 def _always_happy(url: str) -> str:
-    return url.rstrip("/") + "/alwayshappy"
+    return url.rstrip("/") + ALWAYS_HAPPY_PATH

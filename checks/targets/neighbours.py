@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from checks.model import PATH_PREFIX, Neighbour, Target
+from checks.addresses import host_port
+from checks.model import ALWAYS_HAPPY_PATH, PATH_PREFIX, Neighbour, Target
 
-ALWAYS_HAPPY = "/alwayshappy"
 _CIRCLE = 2**64
 
 
@@ -23,12 +24,16 @@ def choose(neighbours: Iterable[Neighbour], own_node: str, limit: int) -> tuple[
     return tuple(ordered[:limit] if limit else ordered)
 
 
+# Bounded well above the largest cluster that Kubernetes supports. Each change of the neighbours asks for all places.
+@functools.lru_cache(maxsize=8192)
 def _place(node_name: str) -> int:
     return int.from_bytes(hashlib.sha256(node_name.encode()).digest()[:8], "big")
 
 
-def targets(chosen: Sequence[Neighbour], scheme: str, port: int, origin: str) -> list[Target]:
+def targets(chosen: Sequence[Neighbour], scheme: str, port: int, origin: str, server_name: str = "") -> list[Target]:
     """Return the check of each neighbour, in the order given, announcing ``origin``, the own Pod's name.
+
+    ``server_name`` is the name to verify in the neighbours' certificates, empty for their addresses.
 
     The type is ``path_NODE``; where several are on one node that is the first by Pod name, and the others are
     ``path_NODE_POD``. No two are the same: the names of nodes and Pods have no underscore.
@@ -40,12 +45,10 @@ def targets(chosen: Sequence[Neighbour], scheme: str, port: int, origin: str) ->
         Target(
             type=PATH_PREFIX
             + (pod.node_name if first[pod.node_name] == pod.pod_name else f"{pod.node_name}_{pod.pod_name}"),
-            url=f"{scheme}://{_host(pod.pod_ip)}:{port}{ALWAYS_HAPPY}",
+            url=f"{scheme}://{host_port(pod.pod_ip, port)}{ALWAYS_HAPPY_PATH}",
             origin=origin,
+            server_name=server_name,
+            node=pod.node_name,
         )
         for pod in chosen
     ]
-
-
-def _host(address: str) -> str:
-    return f"[{address}]" if ":" in address else address

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from kubenurse import MOST_WAITING
+from checks.web.view import MOST_WAITING
 from sandbox.certificates import CertificateAuthority
 from tests.support.process import ADDRESS, PROGRAM, Running, agent, command, environment, free_port
 from tests.support.servers import Server, silent
@@ -131,7 +131,7 @@ def test_what_is_odd_is_warned_of_and_the_rest_runs(tmp_path: Path) -> None:
     assert answer["api_server_direct"] == answer["neighbourhood_state"] == "skipped"
     warned = [line for line in lines if "level=warning" in line]
     assert len(warned) == 2
-    assert "kubeconfig not usable" in warned[0]
+    assert "reading the kubeconfig failed" in warned[0]
     assert "KUBENURSE_INTERVAL: unknown variable" in warned[1]
 
 
@@ -177,7 +177,7 @@ def test_the_death_of_a_server_ends_the_agent(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "agent stopping" in done.stderr
-    assert re.search(r'why="server kubenurse-http-\d+ died: ', done.stderr)
+    assert re.search(r'why="kubenurse-http-\d+ died: ', done.stderr)
 
 
 def test_sigterm_drains_and_a_second_one_ends_at_once(tmp_path: Path) -> None:

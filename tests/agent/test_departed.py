@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import pytest
 
-from checks.config.variables import load
+from checks.config.load import load
 from checks.report.metrics import DEPARTED_SECONDS
 from kubenurse import Agent
 from sandbox.objects import make_node, make_pod
@@ -58,11 +58,13 @@ class Watched:
                 "KUBENURSE_CACHE_TTL": "0s",
             }
         )
-        self.agent = Agent(config, kube.credentials(), self.clock)
+        self.agent = Agent(
+            config, kube.credentials(), self.clock, lambda name, error: self.deaths.append(f"{name}: {error}")
+        )
 
     def series(self, kind: str) -> list[str]:
         """The lines of /metrics that concern one check."""
-        _, body = self.agent.render_metrics("", "")
+        _, body = self.agent.view.render_metrics("", "")
         return [line for line in body.decode().splitlines() if f'type="{kind}"' in line]
 
 
@@ -76,9 +78,9 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
         found = Watched(kube)
         recorders = [Recorder(ip, found.port) for _, ip in NEIGHBOURS.values()]
         with closing(found.agent), recorders[0], recorders[1]:
-            found.agent.start(lambda server, error: found.deaths.append(f"{server}: {error}"))
-            until(lambda: len(found.agent.neighbourhood().neighbours) == len(NEIGHBOURS))
-            report = found.agent.alive()
+            found.agent.start()
+            until(lambda: len(found.agent.view.neighbourhood().neighbours) == len(NEIGHBOURS))
+            report = found.agent.view.alive()
             assert report.ok, report
             assert found.series("path_node-1")
             assert found.series("path_node-2")
@@ -94,18 +96,18 @@ def leave(watched: Watched, how: str) -> None:
         watched.kube.server.put("pods", make_pod("go-1", "node-1", "127.0.1.221", terminating=True))
     else:
         watched.kube.server.put("nodes", make_node("node-1", unschedulable=True))
-    until(lambda: len(watched.agent.neighbourhood().neighbours) == len(NEIGHBOURS) - 1)
+    until(lambda: len(watched.agent.view.neighbourhood().neighbours) == len(NEIGHBOURS) - 1)
     # News are told one after the other, so whoever knows of this Pod is done with the one before.
-    known = watched.agent.neighbourhood().known
+    known = watched.agent.view.neighbourhood().known
     watched.kube.server.put("pods", make_pod("marker", "node-9", "", phase="Pending"))
-    until(lambda: watched.agent.neighbourhood().known == known + 1)
+    until(lambda: watched.agent.view.neighbourhood().known == known + 1)
 
 
 @pytest.mark.parametrize("how", ["deleted", "terminating", "cordoned"])
 def test_series_of_a_neighbour_that_left_end_within_a_minute(watched: Watched, how: str) -> None:
     """They stay for a while, so that a restarted Pod goes on with its counters, and then all of them are gone."""
     leave(watched, how)
-    assert "path_node-1" not in watched.agent.latest().results
+    assert "path_node-1" not in watched.agent.view.latest().results
     watched.clock.ahead += DEPARTED_SECONDS / 2
     assert watched.series("path_node-1")
     watched.clock.ahead += DEPARTED_SECONDS / 2
@@ -117,7 +119,7 @@ def test_series_of_a_neighbour_that_left_end_within_a_minute(watched: Watched, h
 
 def test_a_round_that_began_before_a_neighbour_left_does_not_bring_it_back(watched: Watched) -> None:
     """What a round took for its targets just before says nothing of who is a neighbour by the time it says so."""
-    before = watched.agent._targets()
+    before = watched.agent._selection.now().targets
     leave(watched, "deleted")
     watched.agent._rounds._begin_round(before)
     watched.clock.ahead += DEPARTED_SECONDS
@@ -129,9 +131,9 @@ def test_a_neighbour_that_comes_back_goes_on_with_its_series(watched: Watched) -
     leave(watched, "deleted")
     watched.clock.ahead += DEPARTED_SECONDS / 2
     watched.kube.server.put("pods", make_pod("go-1", "node-1", "127.0.1.221"))
-    until(lambda: len(watched.agent.neighbourhood().neighbours) == len(NEIGHBOURS))
+    until(lambda: len(watched.agent.view.neighbourhood().neighbours) == len(NEIGHBOURS))
     watched.clock.ahead += 10 * DEPARTED_SECONDS
-    assert watched.agent.alive().ok
+    assert watched.agent.view.alive().ok
     count = 'kubenurse_request_duration_count{type="path_node-1"} 2.0'
     assert count in watched.series("path_node-1")
 
@@ -140,6 +142,6 @@ def test_discovery_age_is_told_by_the_same_clock(watched: Watched) -> None:
     """The age of what discovery knows grows with the clock while nothing is heard of the API server."""
     watched.kube.server.silence_watches()
     watched.clock.ahead += 1000
-    _, body = watched.agent.render_metrics("", "")
+    _, body = watched.agent.view.render_metrics("", "")
     (line,) = [one for one in body.decode().splitlines() if one.startswith("kubenurse_discovery_age_seconds ")]
     assert 1000 <= float(line.split()[1]) < 1100

@@ -81,10 +81,10 @@ def test_status_asks_the_running_agent(tmp_path: Path) -> None:
 
 
 def test_status_says_when_nobody_answers(tmp_path: Path) -> None:
-    """Exit 1, and the URL with the reason on stderr."""
+    """Exit 2, and the URL with the reason on stderr."""
     url = f"http://{ADDRESS}:{free_port()}"
     done = command(tmp_path, "status", "--url", url)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert url in done.stderr
     assert "refused" in done.stderr.lower()
 
@@ -95,7 +95,7 @@ def test_status_refuses_what_is_no_url(tmp_path: Path, url: str) -> None:
     done = command(tmp_path, "status", "--url", url)
     assert done.returncode == 2
     assert f"argument --url: '{url}': " in done.stderr
-    assert "expected an URL like https://" in done.stderr
+    assert "expected a URL like https://" in done.stderr
 
 
 def test_status_fails_when_a_check_does(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_status_over_tls(tmp_path: Path) -> None:
         unknown = command(tmp_path, "status", "--url", url)
     assert (trusted.returncode, trusted.stderr) == (0, "")
     assert "kubenurse-test" in trusted.stdout
-    assert unknown.returncode == 1
+    assert unknown.returncode == 2
     assert "CERTIFICATE_VERIFY_FAILED" in unknown.stderr
 
 
@@ -153,8 +153,8 @@ def test_status_refuses_another_status(tmp_path: Path) -> None:
     with agent(tmp_path) as running:
         url = f"http://{ADDRESS}:{running.port}/somewhere"
         done = command(tmp_path, "status", "--url", url)
-    assert done.returncode == 1
-    assert f"{url}: 404 Not Found, expected kubenurse's /state" in done.stderr
+    assert done.returncode == 2
+    assert f"{url}: 404 Not Found, expected kubenurse's answer" in done.stderr
 
 
 NOT_STATE = [
@@ -186,6 +186,6 @@ def test_status_says_when_something_else_answers(tmp_path: Path, body: bytes) ->
             connection.recv(65536)
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
             _, error = process.communicate(timeout=30)
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert error.startswith(f"kubenurse: no agent answers at {url}: ")
     assert len(error.splitlines()) == 1

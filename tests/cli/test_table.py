@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from checks.cli.table import render
+from checks.cli.table import as_table
 
 
 def check(state: str = "ok", duration: float = 0.0012, remote: str = "10.0.0.1") -> dict[str, Any]:
@@ -53,7 +53,7 @@ def neighbourhood(state: str = "ok", known: int = 0, cordoned: int = 0, checked:
 
 def test_whole_table() -> None:
     """Checks, skipped ones with their reason and the neighbourhood stand in aligned columns below the agent's name."""
-    shown = render(
+    shown = as_table(
         document(
             checks={
                 "api_server_direct": check(),
@@ -79,43 +79,43 @@ def test_whole_table() -> None:
 def test_checks_keep_the_order_of_the_document() -> None:
     """The lines come in the order in which the agent names its checks."""
     kinds = ["path_z", "api_server_dns", "path_a"]
-    lines = render(document(checks={kind: check() for kind in kinds}), {}).splitlines()
+    lines = as_table(document(checks={kind: check() for kind in kinds}), {}).splitlines()
     assert [line.split()[0] for line in lines[2:5]] == kinds
 
 
 def test_skipped_without_a_known_reason() -> None:
     """Of another agent, whose configuration is not known, it says only that a check is skipped."""
     found = document(skipped=["me_ingress"], neighbourhood=neighbourhood("skipped"))
-    lines = render(found, {}).splitlines()
+    lines = as_table(found, {}).splitlines()
     assert lines[-2:] == ["me_ingress     skipped", "neighbourhood  skipped"]
 
 
 def test_reason_of_a_skipped_neighbourhood() -> None:
     """A neighbourhood that is not looked for says why, and shows no counts."""
     found = document(neighbourhood=neighbourhood("skipped"))
-    last = render(found, {"neighbourhood": "KUBENURSE_NEIGHBOUR_FILTER is not set"}).splitlines()[-1]
+    last = as_table(found, {"neighbourhood": "KUBENURSE_NEIGHBOUR_FILTER is not set"}).splitlines()[-1]
     assert last == "neighbourhood  skipped: KUBENURSE_NEIGHBOUR_FILTER is not set"
 
 
 def test_failing_discovery_shows_the_reason_and_what_is_still_checked() -> None:
     """While discovery fails the last known neighbours count on."""
     found = document(neighbourhood=neighbourhood("pods: 403 Forbidden", known=3, checked=3))
-    assert render(found, {}).endswith("pods: 403 Forbidden (3 known, 3 checked, 0 cordoned)")
+    assert as_table(found, {}).endswith("pods: 403 Forbidden (3 known, 3 checked, 0 cordoned)")
 
 
 def test_unknown_node_is_said_in_words() -> None:
     """An agent that does not know its node yet says so instead of showing a hole."""
-    assert render(document(node_name=""), {}).startswith("kubenurse-x7k2p on an unknown node\n")
+    assert as_table(document(node_name=""), {}).startswith("kubenurse-x7k2p on an unknown node\n")
 
 
 def test_agent_without_checks() -> None:
     """With no check made yet there is still a heading and the neighbourhood."""
-    assert len(render(document(), {}).splitlines()) == 3
+    assert len(as_table(document(), {}).splitlines()) == 3
 
 
 def test_no_line_ends_in_blanks() -> None:
     """Cells that are empty leave nothing behind at the end of a line."""
-    shown = render(document(checks={"me_service": check(remote="")}, skipped=["me_ingress"]), {})
+    shown = as_table(document(checks={"me_service": check(remote="")}, skipped=["me_ingress"]), {})
     assert all(line == line.rstrip() for line in shown.splitlines())
 
 
@@ -123,7 +123,7 @@ def test_no_line_ends_in_blanks() -> None:
 def test_document_cannot_steer_the_terminal(hostile: str) -> None:
     """Control characters in a document, which may come from anywhere, are neither printed nor do they make a line."""
     found = document(pod_name=hostile, checks={"me_service": check(hostile, remote=hostile)})
-    lines = render(found, {}).split("\n")
+    lines = as_table(found, {}).split("\n")
     assert len(lines) == 4
     assert all(line.isprintable() for line in lines)
     assert "ok" in lines[2]

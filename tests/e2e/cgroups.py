@@ -12,7 +12,6 @@ from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
 _NAME = "kne2e-throttled"
-_PERIOD = 100_000
 
 
 def controller() -> Path | None:
@@ -32,8 +31,8 @@ def group(parent: Path) -> Path:
 
 
 @contextlib.contextmanager
-def throttled(pid: int, share: float) -> Iterator[None]:
-    """Leave a process so much of one CPU.
+def throttled(pid: int, share: float, period: float) -> Iterator[None]:
+    """Leave a process this share of one CPU in each period (seconds, from 0.001 to 1).
 
     Raises:
         OSError: when this machine does not let its groups be changed.
@@ -44,11 +43,12 @@ def throttled(pid: int, share: float) -> Iterator[None]:
     limited = group(parent)
     limited.mkdir(exist_ok=True)
     try:
-        quota = int(share * _PERIOD)
+        microseconds = round(period * 1_000_000)
+        quota = round(share * microseconds)
         if parent == _ROOT:
-            (limited / "cpu.max").write_text(f"{quota} {_PERIOD}", encoding="ascii")
+            (limited / "cpu.max").write_text(f"{quota} {microseconds}", encoding="ascii")
         else:
-            (limited / "cpu.cfs_period_us").write_text(str(_PERIOD), encoding="ascii")
+            (limited / "cpu.cfs_period_us").write_text(str(microseconds), encoding="ascii")
             (limited / "cpu.cfs_quota_us").write_text(str(quota), encoding="ascii")
         (limited / "cgroup.procs").write_text(str(pid), encoding="ascii")
         yield

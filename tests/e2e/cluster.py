@@ -22,7 +22,7 @@ from tests.e2e.nodes import PORT, Node
 from tests.e2e.processes import Processes
 from tests.e2e.services import Endpoint, Service
 from tests.e2e.watcher import DISCOVERY, Timeline, Watcher
-from tests.support.waiting import until
+from tests.support.waiting import PROCESS_START, until
 
 # Names a directory where the logs of all parts are left in the end.
 KEEP_LOGS = "KUBENURSE_E2E_LOGS"
@@ -209,7 +209,7 @@ def running_cluster() -> Iterator[Cluster]:
         cluster.start_agents()
         for node in cluster.nodes:
             stack.callback(Watcher(node, cluster.timeline).close)
-        until(lambda: len({node for node, _ in cluster.timeline.latest()}) == AGENTS)
+        until(lambda: len({node for node, _ in cluster.timeline.latest()}) == AGENTS, PROCESS_START)
         cluster.wait_calm()
         yield cluster
 

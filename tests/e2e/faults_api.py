@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from checks.kube.reflector import HEALTHY_WATCH
+from checks.kube.health import HEALTHY_WATCH
 from sandbox.certificates import CertificateAuthority
 from sandbox.faults import Request
 from tests.e2e.cluster import API_IP, API_NAMES, Cluster

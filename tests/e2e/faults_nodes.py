@@ -1,4 +1,4 @@
-"""What becomes of nodes and of the agents themselves: maintenance, lost packets, clocks and CPU time."""
+"""Faults of nodes: maintenance, lost packets and clocks."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import pytest
-
 from sandbox.objects import make_node
-from tests.e2e import cgroups
 from tests.e2e.cluster import Cluster
 from tests.e2e.faults import HOLD, Fault, others
 from tests.e2e.faults_network import rules
@@ -27,7 +24,6 @@ LOSS = 0.2
 # Time for the kernel to send a segment several times: after 1, 2, 4 s for those that open a connection.
 PATIENT = {"KUBENURSE_CHECK_TIMEOUT": "10s"}
 HOUR = 3600.0
-CPU_SHARE = 0.1
 # The contract's minute, of which a part has passed when it is looked for.
 SERIES_GONE_WITHIN = 57.0
 # What a check takes here, even when its agent has to wait for the CPU: the kernel stamps when the answer came.
@@ -176,25 +172,6 @@ def _durations_stay(cluster: Cluster, seen: Sequence[Seen]) -> str:
     return f"{TARGET}: ok, no duration over {1000 * longest:.0f} ms"
 
 
-@contextlib.contextmanager
-def _throttled(cluster: Cluster) -> Iterator[None]:
-    if cgroups.controller() is None:
-        pytest.skip("no control group here limits CPU time")
-    with cgroups.throttled(cluster.by_name[TARGET].process.pid, CPU_SHARE):
-        yield
-
-
-def _times_stay_true(_: Cluster, seen: Sequence[Seen]) -> str:
-    """An agent that waits for the CPU does not take its own slowness for the network's."""
-    durations = sorted(it.facts["duration"] for it in seen if it.node == TARGET and "duration" in it.facts)
-    median = durations[len(durations) // 2]
-    assert median < PLAUSIBLE_SECONDS / 10, durations
-    controller = cgroups.controller()
-    assert controller is not None
-    waits = cgroups.times_throttled(cgroups.group(controller))
-    return f"{TARGET}: ok, median {1000 * median:.1f} ms, throttled in {waits} periods"
-
-
 FAULTS = (
     Fault("Node cordoned", _cordoned, gone=NOT_CHECKED, proof=_not_ready),
     Fault("Node drained (Pod terminating, then gone)", _drained, gone=NOT_CHECKED, proof=_went_in_peace),
@@ -202,5 +179,4 @@ FAULTS = (
     Fault(f"{LOSS:.0%} of the packets to a node lost", _lossy, proof=_retransmitted, hold=12.0),
     Fault("Clock stepped an hour forward", _stepped(HOUR), proof=_durations_stay),
     Fault("Clock stepped an hour back", _stepped(-HOUR), proof=_durations_stay),
-    Fault(f"Agent's CPU throttled to {CPU_SHARE:.0%}", _throttled, proof=_times_stay_true, hold=6.0),
 )

@@ -15,7 +15,7 @@ from tests.e2e.network import bracketed
 from tests.e2e.nginx import write_configuration
 from tests.e2e.nodes import PORT
 from tests.support.prometheus import Prometheus
-from tests.support.waiting import until
+from tests.support.waiting import PROCESS_START, until
 
 TEXT, OPENMETRICS = "text", "openmetrics"
 RULES = Path(__file__).resolve().parents[2] / "rules" / "kubenurse.rules.yml"
@@ -43,7 +43,7 @@ class Scraper:
         arguments = [f"--config.file={file}", f"--storage.tsdb.path={directory / 'data'}", "--log.level=warn"]
         listen = f"--web.listen-address=127.0.0.1:{_PORT}"
         self.process = start("prometheus", self._namespace, ["prometheus", *arguments, listen])
-        until(lambda: self._inside(self._prometheus.ready))
+        until(lambda: self._inside(self._prometheus.ready), PROCESS_START)
 
     def query(self, expr: str) -> list[dict[str, object]]:
         """Return the instant vector that an expression is now."""

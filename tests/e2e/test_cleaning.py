@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.namespaces import remove_all, run
 from tests.e2e.requirements import reason_to_skip
-from tests.support.waiting import until
+from tests.support.waiting import PROCESS_START, until
 
 # Not the prefix of the cluster that may be running now.
 PREFIX = "kne2e.test-"
@@ -27,7 +27,7 @@ def leftovers() -> Iterator[subprocess.Popen[bytes]]:
     FILES.mkdir(parents=True)
     (FILES / "resolv.conf").write_text("nameserver 192.0.2.1\n", encoding="ascii")
     with subprocess.Popen(["ip", "netns", "exec", NAME, "sleep", "600"]) as process:
-        until(lambda: run("ip", "netns", "pids", NAME).split() == [str(process.pid)])
+        until(lambda: run("ip", "netns", "pids", NAME).split() == [str(process.pid)], PROCESS_START)
         yield process
         process.kill()
     remove_all(PREFIX)

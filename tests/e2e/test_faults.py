@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e import faults_api, faults_dns, faults_ingress, faults_network, faults_nodes, faults_services
+from tests.e2e import (
+    faults_agents,
+    faults_api,
+    faults_dns,
+    faults_ingress,
+    faults_network,
+    faults_nodes,
+    faults_services,
+)
 from tests.e2e.cluster import Cluster
 from tests.e2e.faults import Fault
 from tests.e2e.stalls import again_after_a_stall
@@ -17,6 +25,7 @@ FAULTS = (
     *faults_ingress.FAULTS,
     *faults_api.FAULTS,
     *faults_nodes.FAULTS,
+    *faults_agents.FAULTS,
 )
 
 

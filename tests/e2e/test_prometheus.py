@@ -20,6 +20,8 @@ ACCEPT_OPENMETRICS = {"Accept": "application/openmetrics-text;version=1.0.0,text
 # The dashboard that is about one node at a time.
 ONE_NODE = "kubenurse-node"
 TROUBLED = "node-1"
+# Seconds. A new Prometheus finds its targets within 5 s, scrapes each second, and shares the machine.
+SCRAPED_WITHIN = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +45,10 @@ def test_both_formats_are_scraped_from_all_agents(cluster: Cluster, scraper: Scr
     assert body.endswith(b"# EOF\n")
     assert not cluster.nodes[0].metrics().endswith("# EOF\n")
     for name in (TEXT, OPENMETRICS):
-        until(lambda name=name: len(scraper.query(f'up{{cluster="{name}"}} == 1')) == AGENTS)  # type: ignore[misc]
+        until(lambda name=name: len(scraper.query(f'up{{cluster="{name}"}} == 1')) == AGENTS, SCRAPED_WITHIN)  # type: ignore[misc]
     same = f'count by (__name__, node, type, event, le) ({{cluster="{TEXT}",__name__=~"kubenurse_.+_(bucket|total)"}})'
     other = same.replace(TEXT, OPENMETRICS)
-    until(lambda: bool(scraper.query(same)) and not scraper.query(f"{same} unless {other}"))
+    until(lambda: bool(scraper.query(same)) and not scraper.query(f"{same} unless {other}"), SCRAPED_WITHIN)
     assert not scraper.query(f"{other} unless {same}")
     log = scraper.process.tail()
     assert "ingesting" not in log, log

@@ -15,7 +15,7 @@ from sandbox.agent import Agent
 from sandbox.cluster import Cluster
 from sandbox.objects import make_pod
 from tests.image.podman import BASE, IMAGE, Podman
-from tests.support.waiting import until
+from tests.support.waiting import PROCESS_START, until
 from tools.pyz import build, write
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -142,12 +142,13 @@ def test_the_single_file_does_the_same_in_an_image_without_kubenurse(
 def test_an_agent_in_the_container_is_a_healthy_member(podman: Podman, cluster: Cluster, report: list[str]) -> None:
     """It finds its neighbour and is found, has no privilege, is healthy, and ends with 0 when told to."""
     with container(podman, cluster) as agent:
-        until(lambda: answers(agent))
-        until(lambda: set(agent.state()["checks"]) == CHECKS)
+        until(lambda: answers(agent), PROCESS_START)
+        # Discovery lists the Pods first.
+        until(lambda: set(agent.state()["checks"]) == CHECKS, PROCESS_START)
         status, alive = agent.alive()
         assert (status, alive["neighbourhood_state"]) == (200, "ok")
         neighbour = cluster.agents[0]
-        until(lambda: neighbour.state()["checks"].get("path_node-2", {}).get("state") == "ok")
+        until(lambda: neighbour.state()["checks"].get("path_node-2", {}).get("state") == "ok", PROCESS_START)
         assert healthy(podman, NAME)
         pid = podman.inspect(NAME)["State"]["Pid"]
         facts = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())

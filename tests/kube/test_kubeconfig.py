@@ -1,10 +1,12 @@
-"""Credentials from a kubeconfig, tried against the sandbox's API server over real TLS."""
+"""Credentials from a kubeconfig, used against the sandbox's API server over real TLS."""
 
 from __future__ import annotations
 
 import base64
 import json
+import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +17,8 @@ import pytest
 from checks.kube import kubeconfig
 from checks.kube.credentials import CredentialsError
 from checks.kube.errors import TLS, UNAUTHORIZED
-from checks.kube.kubeconfig import READ_AGAIN_AFTER, RETRY_AFTER, KubeconfigError
+from checks.kube.kubeconfig import KubeconfigError
+from checks.kube.kubeconfig_login import READ_AGAIN_AFTER, RETRY_AFTER
 from tests.support.kube import TOKEN, Kube, failure
 from tests.support.kube_home import SECRET, Home, Plugin, answers, bearer, certificate, serving
 
@@ -48,7 +51,7 @@ def test_the_namespace_is_default_without_one(home: Home) -> None:
 
 
 def test_wrong_token_is_refused_by_the_server(home: Home) -> None:
-    """Whether a token is good is the API server's to say."""
+    """The API server decides whether a token is good."""
     home.user = {"token": "wrong"}
     credentials = home.load()
     assert failure(lambda: answers(credentials)).kind == UNAUTHORIZED
@@ -56,7 +59,7 @@ def test_wrong_token_is_refused_by_the_server(home: Home) -> None:
 
 @pytest.mark.parametrize("inline", [False, True])
 def test_client_certificate(home: Home, inline: bool) -> None:
-    """A client certificate, in files or in the kubeconfig, opens the door without any token."""
+    """A client certificate, in files or in the kubeconfig, is accepted without any token."""
     chain, key = certificate(home)
     if inline:
         encoded = [base64.b64encode(path.read_bytes()).decode() for path in (chain, key)]
@@ -72,7 +75,7 @@ def test_client_certificate(home: Home, inline: bool) -> None:
 
 
 def test_paths_are_relative_to_the_file(home: Home) -> None:
-    """Files that the kubeconfig names without a directory lie beside it."""
+    """Relative paths in the kubeconfig start at its directory."""
     (home.directory / "ca.crt").write_text(home.kube.authority.pem)
     (home.directory / "token").write_text(f"{TOKEN}\n")
     home.cluster["certificate-authority"] = "ca.crt"
@@ -81,7 +84,7 @@ def test_paths_are_relative_to_the_file(home: Home) -> None:
 
 
 def test_token_file_is_read_again(home: Home) -> None:
-    """A token file that rotates is followed within a minute; one that is gone is an error that names it."""
+    """A rotated token file is read within a minute; the error for a missing one names it."""
     token = home.directory / "token"
     token.write_text(TOKEN)
     home.user = {"tokenFile": str(token)}
@@ -116,11 +119,13 @@ def test_no_file_is_no_kubeconfig(tmp_path: Path) -> None:
     [
         ({"current-context": None}, "there is no current-context"),
         ({"current-context": ""}, "there is no current-context"),
-        ({"current-context": "other"}, "Expected object with name other in"),
-        ({"clusters": []}, "Expected object with name here in"),
-        ({"contexts": []}, "Expected object with name work in"),
-        ({"users": []}, "no token and no client certificate"),
-        ({"users": [{"name": "me", "user": None}]}, "Expected key user in"),
+        ({"current-context": "other"}, "there is no context named 'other'"),
+        ({"clusters": []}, "there is no cluster named 'here'"),
+        ({"contexts": []}, "there is no context named 'work'"),
+        ({"contexts": [5, {"name": "work", "context": 5}]}, "context 'work' is empty"),
+        ({"clusters": SECRET}, "there is no cluster named 'here'"),
+        ({"users": []}, "there is no user named 'me'"),
+        ({"users": [{"name": "me", "user": None}]}, "user 'me' is empty"),
         ({"users": [{"name": "me", "user": {"password": SECRET}}]}, "no token and no client certificate"),
         ({"users": [{"user": {"token": SECRET}}]}, ""),
         ({"users": [{"name": "me", "user": {"tokenFile": "/no/such/token"}}]}, "/no/such/token"),
@@ -130,13 +135,45 @@ def test_no_file_is_no_kubeconfig(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_in_the_file_is_said_without_its_secrets(home: Home, changes: dict[str, Any], why: str) -> None:
-    """A kubeconfig that leads nowhere says why in a line, and never what is secret in it."""
+    """The error for an unusable kubeconfig says why in a line, without any secret of it."""
     assert why in home.refused(**changes)
+
+
+@pytest.mark.parametrize("place", ["tokenFile", "client-certificate", "certificate-authority"])
+def test_a_fifo_is_refused_before_it_is_read(home: Home, place: str) -> None:
+    """A file of the kubeconfig that nobody writes to does not hold up the start."""
+    fifo = home.directory / "fifo"
+    os.mkfifo(fifo)
+    (home.cluster if place == "certificate-authority" else home.user)[place] = str(fifo)
+    home.user.pop("token")
+    assert home.refused() == f"{place} {fifo}: not a regular file"
+
+
+def test_a_renewal_without_a_thread_is_tried_again(home: Home) -> None:
+    """While the system has no thread to give, a token that is good no more is an error with the reason."""
+    threads: list[threading.Thread] = []
+
+    def start(thread: threading.Thread) -> None:
+        threads.append(thread)
+        if len(threads) == 1:
+            raise RuntimeError("can't start new thread")
+        thread.start()
+
+    home.write()
+    found = kubeconfig.load([home.file], clock=home.clock, patience=5.0, start_thread=start)
+    assert found is not None
+    home.clock.now += READ_AGAIN_AFTER
+    for _ in range(3):
+        with pytest.raises(KubeconfigError, match="no thread to renew the credentials: can't start new thread"):
+            found.headers()
+    home.clock.now += RETRY_AFTER
+    assert bearer(found) == TOKEN
+    assert len(threads) == 2
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n", "a: b: c", f"users: [{{token: {SECRET}", "\x00", "just words"])
 def test_what_is_no_kubeconfig_is_an_error(home: Home, text: str) -> None:
-    """A file that is empty, broken or something else is refused, and its text not repeated."""
+    """A file that is empty, broken or something else is refused, and the error does not quote it."""
     home.file.write_text(text)
     with pytest.raises(KubeconfigError) as caught:
         kubeconfig.load([home.file])
@@ -156,7 +193,7 @@ def test_what_is_no_kubeconfig_is_an_error(home: Home, text: str) -> None:
     ],
 )
 def test_a_server_that_is_not_verified_gets_no_credentials(home: Home, change: dict[str, Any], why: str) -> None:
-    """What would send the token over anything but verified TLS is refused, before a plugin is even asked for one."""
+    """A cluster that is not reached over verified TLS is refused before a plugin runs."""
     plugin = Plugin(home)
     plugin.give(token=TOKEN)
     home.cluster |= change
@@ -166,7 +203,7 @@ def test_a_server_that_is_not_verified_gets_no_credentials(home: Home, change: d
 
 @pytest.mark.parametrize("authority", [{}, {"certificate-authority": "other"}])
 def test_a_server_of_another_authority_is_not_believed(home: Home, tmp_path: Path, authority: dict[str, str]) -> None:
-    """With another CA, or none but the system's, the server's certificate is not good and no token is sent."""
+    """With another CA, or the system's CAs only, the server's certificate is refused and no token is sent."""
     other = Kube(tmp_path / "other")
     del home.cluster["certificate-authority"]
     if authority:
@@ -177,7 +214,7 @@ def test_a_server_of_another_authority_is_not_believed(home: Home, tmp_path: Pat
 
 
 def test_extra_ca_is_trusted_as_well(home: Home, tmp_path: Path) -> None:
-    """KUBENURSE_EXTRA_CA's file counts besides the cluster's CA."""
+    """The file of KUBENURSE_EXTRA_CA is trusted besides the cluster's CA."""
     home.cluster["certificate-authority"] = str(Kube(tmp_path / "other").authority.file)
     home.write()
     credentials = kubeconfig.load([home.file], home.kube.authority.file)
@@ -186,7 +223,7 @@ def test_extra_ca_is_trusted_as_well(home: Home, tmp_path: Path) -> None:
 
 
 def test_a_ca_that_cannot_be_used_is_an_error(home: Home) -> None:
-    """A missing CA file is said at the start, one without a certificate when it is to be used."""
+    """A missing CA file is an error at the start, a CA file without a certificate when it is used."""
     home.cluster["certificate-authority"] = "/no/such/ca.crt"
     assert "/no/such/ca.crt" in home.refused()
     empty = home.directory / "empty.crt"
@@ -214,12 +251,12 @@ def contexts(home: Home, names: Sequence[str]) -> dict[str, Any]:
 
 
 def test_the_current_context_counts(home: Home) -> None:
-    """Of several contexts the current one is taken."""
+    """The current context of several is used."""
     assert bearer(home.load(**contexts(home, ["a", "b", "c"]), **{"current-context": "b"})) == "token-of-b"
 
 
 def test_several_files_are_merged_as_kubectl_does(home: Home) -> None:
-    """Of what several files say of the same thing the first counts; each adds what the others do not have."""
+    """The first file that names an entry counts; each file adds the entries that the others do not have."""
     other = home.directory / "other"
     other.write_text(json.dumps(home.document(**contexts(home, ["b", "c"]), **{"current-context": "c"})))
     home.write(**contexts(home, ["a"]), **{"current-context": "b", "clusters": []})
@@ -234,7 +271,7 @@ def test_several_files_are_merged_as_kubectl_does(home: Home) -> None:
 
 
 def test_another_current_context_is_not_followed(home: Home) -> None:
-    """What kubectl works on later does not change which cluster is checked, and with which credentials."""
+    """A later change of the current context does not change cluster or credentials of a running agent."""
     credentials = home.load(**contexts(home, ["a", "b"]), **{"current-context": "a"})
     home.write(**contexts(home, ["a", "b"]), **{"current-context": "b"})
     home.clock.now += READ_AGAIN_AFTER
@@ -254,7 +291,7 @@ def test_credentials_of_another_server_go_nowhere(home: Home) -> None:
 
 
 def test_a_kubeconfig_that_breaks_later_recovers(home: Home) -> None:
-    """A file that is half written when it is read again is an error for some seconds only."""
+    """A half-written file is an error for some seconds only."""
     credentials = home.load()
     home.file.write_text("users: [")
     home.clock.now += READ_AGAIN_AFTER
@@ -266,8 +303,9 @@ def test_a_kubeconfig_that_breaks_later_recovers(home: Home) -> None:
 
 
 def test_the_package_missing_is_said(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the kubernetes package is left out, a kubeconfig says what to install."""
+    """Without the kubernetes package, the error names what to install."""
     monkeypatch.setitem(sys.modules, "kubernetes.config", None)
+    monkeypatch.delitem(sys.modules, "checks.kube.kubeconfig_login", raising=False)
     assert home.refused().endswith("is missing: pip install kubernetes")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,21 +12,22 @@ from typing import Any
 
 import pytest
 
-from checks.kube.kubeconfig import READ_AGAIN_AFTER
+from checks.kube import kubeconfig
+from checks.kube.kubeconfig_login import READ_AGAIN_AFTER
 from tests.support.kube import Kube
 from tests.support.kube_home import SECRET, Home, answers, bearer
 from tests.support.servers import Conversation, Server, answer
 
 
 def id_token(seconds: float) -> str:
-    """Return an ID token that is good for so many seconds (RFC 7519), unsigned: nobody here looks at that."""
+    """Return an ID token that is good for so many seconds (RFC 7519), unsigned: nothing here verifies it."""
     parts = [{"alg": "none"}, {"exp": int(time.time() + seconds), "sub": "me"}]
     encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
     return ".".join([*encoded, "c2ln"])
 
 
 class Issuer:
-    """Says where it gives tokens, and gives one for a refresh token, with the next refresh token."""
+    """Names its token endpoint, and gives a token for a refresh token, with the next refresh token."""
 
     def __init__(self, kube: Kube) -> None:
         self.token = id_token(3600)
@@ -62,7 +64,7 @@ def issuer(home: Home) -> Iterator[Issuer]:
 
 
 def settings(home: Home, issuer: Issuer, token: str, **more: str) -> dict[str, str]:
-    """Have a user of that issuer, and return its settings."""
+    """Set up a user of that issuer, and return its settings."""
     found = {
         "idp-issuer-url": issuer.server.url(""),
         "client-id": "kubenurse",
@@ -77,7 +79,7 @@ def settings(home: Home, issuer: Issuer, token: str, **more: str) -> dict[str, s
 
 
 def on_disk(home: Home) -> dict[str, Any]:
-    """Return the user's settings as they are in the file; what the package writes is YAML."""
+    """Return the user's settings in the file, which is YAML once it was written."""
     import yaml
 
     found: dict[str, Any] = yaml.safe_load(home.file.read_text())["users"][0]["user"]["auth-provider"]["config"]
@@ -85,7 +87,7 @@ def on_disk(home: Home) -> dict[str, Any]:
 
 
 def test_a_token_that_is_good_is_sent(home: Home, issuer: Issuer) -> None:
-    """As long as the token in the file is good, the issuer is not asked."""
+    """While the token in the file is good, the issuer is not asked."""
     token = id_token(1800)
     settings(home, issuer, token)
     credentials = home.load()
@@ -96,7 +98,7 @@ def test_a_token_that_is_good_is_sent(home: Home, issuer: Issuer) -> None:
 
 @pytest.mark.parametrize("inline", [False, True])
 def test_an_expired_token_is_renewed_at_its_issuer(home: Home, issuer: Issuer, inline: bool) -> None:
-    """The issuer gives a new token, and what it gave is in the file, as kubectl would have left it."""
+    """The issuer gives a new token, which is saved in the file with the next refresh token, as kubectl does."""
     authority = {"idp-certificate-authority": str(home.kube.authority.file)}
     if inline:
         encoded = base64.b64encode(home.kube.authority.pem.encode()).decode()
@@ -111,7 +113,7 @@ def test_an_expired_token_is_renewed_at_its_issuer(home: Home, issuer: Issuer, i
 
 @pytest.mark.parametrize("more", [{}, {"idp-certificate-authority": ""}, {"idp-certificate-authority-data": ""}])
 def test_an_issuer_that_cannot_be_verified_gets_nothing(home: Home, issuer: Issuer, more: dict[str, str]) -> None:
-    """An issuer without a CA of its own is held to the system's: no secret goes to one that those do not know."""
+    """An issuer without a CA of its own is verified by the system's CAs, and gets no secret if they do not know it."""
     settings(home, issuer, id_token(-60), **more)
     home.write()
     before = home.file.read_text()
@@ -124,7 +126,7 @@ def test_an_issuer_that_cannot_be_verified_gets_nothing(home: Home, issuer: Issu
 def test_an_issuer_that_the_system_knows_is_asked(
     home: Home, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, more: dict[str, str]
 ) -> None:
-    """An issuer whose certificate the system's CAs signed renews the token, and the file gets no CA that it had not."""
+    """An issuer that the system's CAs know renews the token; no CA is written into the file."""
     monkeypatch.setenv("SSL_CERT_FILE", str(home.kube.authority.file))
     before = settings(home, issuer, id_token(-60), **more)
     assert bearer(home.load()) == issuer.token
@@ -132,7 +134,7 @@ def test_an_issuer_that_the_system_knows_is_asked(
 
 
 def test_a_token_that_expires_later_is_renewed(home: Home, issuer: Issuer) -> None:
-    """The file is read again within a minute, and a token that has become old by then is renewed."""
+    """The file is read again within a minute; a token that has expired by then is renewed."""
     token = id_token(1800)
     authority = str(home.kube.authority.file)
     settings(home, issuer, token, **{"idp-certificate-authority": authority})
@@ -141,3 +143,34 @@ def test_a_token_that_expires_later_is_renewed(home: Home, issuer: Issuer) -> No
     home.write()
     home.clock.now += READ_AGAIN_AFTER
     assert bearer(credentials) == issuer.token
+
+
+def test_renewed_tokens_are_saved_where_the_user_is(home: Home, issuer: Issuer) -> None:
+    """Of several files the one that holds the user is replaced, through a symbolic link, with its mode."""
+    authority = {"idp-certificate-authority": str(home.kube.authority.file)}
+    before = settings(home, issuer, id_token(-60), **authority)
+    home.write()
+    first = home.directory / "first"
+    first.write_text(json.dumps({"current-context": "work"}))
+    link = home.directory / "link"
+    link.symlink_to(home.file)
+    home.file.chmod(0o640)
+    found = kubeconfig.load([first, link])
+    assert found is not None
+    assert bearer(found) == issuer.token
+    assert link.is_symlink()
+    assert stat.S_IMODE(home.file.stat().st_mode) == 0o640
+    assert on_disk(home) == {**before, "id-token": issuer.token, "refresh-token": "next"}
+    assert json.loads(first.read_text()) == {"current-context": "work"}
+
+
+def test_renewed_tokens_that_cannot_be_saved_are_used(
+    home: Home, issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The token is good all the same; a line of the log says that it was not saved, and not what it is."""
+    settings(home, issuer, id_token(-60), **{"idp-certificate-authority": str(home.kube.authority.file)})
+    # A temporary file beside it would have a name that is too long.
+    home.file = home.directory / ("x" * 250)
+    assert bearer(home.load()) == issuer.token
+    [record] = [each for each in caplog.records if each.getMessage() == "renewed tokens not saved"]
+    assert record.__dict__["facts"] == {"file": str(home.file), "why": "File name too long"}

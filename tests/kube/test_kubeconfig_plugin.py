@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from checks.kube import kubeconfig
-from checks.kube.kubeconfig import PLUGIN_AGAIN_AFTER, RETRY_AFTER, KubeconfigError
+from checks.kube.kubeconfig import KubeconfigError
+from checks.kube.kubeconfig_login import PLUGIN_AGAIN_AFTER, RETRY_AFTER
 from tests.support.kube import TOKEN, Kube
 from tests.support.kube_home import API_VERSION, SECRET, Home, Plugin, answers, bearer, certificate, serving
 from tests.support.process import Running, heeding_ctrl_c
@@ -32,7 +33,7 @@ def home(tmp_path: Path, kube: Kube) -> Home:
 
 
 def test_plugin_gives_the_token(home: Home) -> None:
-    """An exec plugin runs once for many requests, and its token opens the door."""
+    """An exec plugin runs once for many requests, and the API server accepts its token."""
     plugin = Plugin(home)
     plugin.give(token=TOKEN, seconds=3600)
     credentials = home.load()
@@ -55,7 +56,7 @@ def test_plugin_runs_again_before_its_token_expires(home: Home) -> None:
 
 
 def test_plugin_runs_again_when_its_token_has_expired(home: Home) -> None:
-    """After a long sleep the old token is not sent any more: whoever asks waits for the new one."""
+    """After a long sleep the old token is not sent any more: the caller waits for the new one."""
     plugin = Plugin(home)
     plugin.give(token="first", seconds=3600)
     credentials = home.load()
@@ -67,7 +68,7 @@ def test_plugin_runs_again_when_its_token_has_expired(home: Home) -> None:
 
 
 def test_plugin_that_gives_no_expiry_runs_again_after_a_while(home: Home) -> None:
-    """A token without an end is asked for anew every ten minutes, and is good meanwhile."""
+    """A token without an expiry is renewed every ten minutes, and is used meanwhile."""
     plugin = Plugin(home)
     plugin.give(token="first")
     credentials = home.load()
@@ -78,7 +79,7 @@ def test_plugin_that_gives_no_expiry_runs_again_after_a_while(home: Home) -> Non
 
 
 def test_plugin_whose_tokens_are_expired_does_not_run_for_each_request(home: Home) -> None:
-    """Between two runs of a plugin there are some seconds, whatever it says."""
+    """Some seconds pass between two runs of a plugin, whatever expiry it reports."""
     plugin = Plugin(home)
     plugin.give(token=TOKEN, seconds=-3600)
     credentials = home.load()
@@ -90,7 +91,7 @@ def test_plugin_whose_tokens_are_expired_does_not_run_for_each_request(home: Hom
 
 
 def test_plugin_gives_a_client_certificate(home: Home) -> None:
-    """A plugin's client certificate opens the door, and the next one is taken when the first expires."""
+    """The API server accepts a plugin's client certificate; the next one is used when the first expires."""
     plugin = Plugin(home)
     contents = []
     for _ in range(2):
@@ -109,7 +110,7 @@ def test_plugin_gives_a_client_certificate(home: Home) -> None:
 
 
 def test_plugin_that_fails_later_is_said_once_its_token_expires(home: Home) -> None:
-    """While the old token is good nothing fails; then the reason is the plugin's, tried again every few seconds."""
+    """While the old token is good nothing fails; then the error is the plugin's, which runs every few seconds."""
     plugin = Plugin(home)
     plugin.give(token="first", seconds=3600)
     credentials = home.load()
@@ -129,8 +130,8 @@ def test_plugin_that_fails_later_is_said_once_its_token_expires(home: Home) -> N
     assert plugin.runs == runs + 1
 
 
-def test_plugin_that_hangs_holds_up_nobody_for_long(home: Home) -> None:
-    """With a plugin that hangs, a good token is sent at once; without one there is an error after some patience."""
+def test_plugin_that_hangs_delays_no_caller_for_long(home: Home) -> None:
+    """While a plugin hangs, a good token is sent at once; without a good token the caller gets an error in time."""
     plugin = Plugin(home)
     plugin.give(token="first", seconds=3600)
     home.write()
@@ -179,7 +180,7 @@ def test_plugin_that_hangs_holds_up_nobody_for_long(home: Home) -> None:
     ],
 )
 def test_plugin_that_gives_nothing(home: Home, said: str | None, why: str) -> None:
-    """A plugin that fails, or answers what it should not, is named as the reason."""
+    """A plugin that fails or gives a wrong answer is named as the reason."""
     plugin = Plugin(home)
     if said is not None:
         plugin.answer.write_text(said)
@@ -196,7 +197,7 @@ def test_plugin_that_is_not_there(home: Home) -> None:
 def test_a_plugin_that_hangs_at_the_start_does_not_keep_the_agent(
     home: Home, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """A signal that comes while a plugin is waited for ends the agent, with 0: nothing has gone wrong."""
+    """A signal during the wait for a plugin ends the agent with code 0: nothing has gone wrong."""
     plugin = Plugin(home)
     pipe = plugin.hang()
     home.write()

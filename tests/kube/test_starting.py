@@ -1,9 +1,7 @@
-"""A neighbour that is just starting: not blamed until it had the time to listen."""
+"""A neighbour that is just starting: not checked until it had the time to listen."""
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,50 +9,22 @@ import pytest
 
 from checks.kube import starting
 from checks.kube.discovery import Discovery
-from checks.kube.starting import NOT_READY, START_GRACE, Starting, epoch_seconds
+from checks.kube.objects import NOT_READY
+from checks.kube.starting import START_GRACE, Starting
 from checks.model import RUNNING, Neighbour
-from sandbox.objects import NAMESPACE, Object, make_node, make_pod
+from sandbox.objects import Object, make_pod
+from tests.support.discovering import SOON, Clock, discovering, names, serving_agents, synced, wait_for_names
 from tests.support.kube import Kube
 from tests.support.waiting import until
 
-
-class Clock:
-    """Monotonic seconds that a test can put forward."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def __call__(self) -> float:
-        """Return now."""
-        return time.monotonic() + self.ahead
+LONG_AGO = "2026-01-02T03:04:05Z"
 
 
 @pytest.fixture
 def kube(tmp_path: Path) -> Iterator[Kube]:
     """A served cluster of two agents on two nodes; the first is the own one."""
-    kube = Kube(tmp_path, bookmark_seconds=0.1)
-    kube.put_pods("pod-0", "pod-1")
-    kube.server.put("nodes", *(make_node(f"node-{number}") for number in range(3)))
-    with kube.server:
+    with serving_agents(tmp_path, 2) as kube:
         yield kube
-
-
-@contextlib.contextmanager
-def discovering(kube: Kube, clock: Clock | None = None) -> Iterator[Discovery]:
-    """Discover within the ``with`` block, as pod-0."""
-    discovery = Discovery(
-        kube.client(request_timeout=60.0),
-        namespace=NAMESPACE,
-        label_selector="app=kubenurse",
-        own_pod="pod-0",
-        random=lambda: 0.0,
-        clock=clock or Clock(),
-    )
-    discovery.start()
-    try:
-        yield discovery
-    finally:
-        discovery.stop()
 
 
 def pod(name: str, *, ready: bool, started: str = "") -> Object:
@@ -67,151 +37,86 @@ def pod(name: str, *, ready: bool, started: str = "") -> Object:
     return made
 
 
-def neighbours(discovery: Discovery) -> list[Neighbour]:
-    """Return the neighbours that may be checked now."""
-    return list(discovery.snapshot().neighbours)
+def crash_looping(name: str) -> Object:
+    """Return a Pod whose container waits for its next start, as it does most of the time."""
+    made = pod(name, ready=False, started=LONG_AGO)
+    made["status"]["containerStatuses"][0]["state"] = {"waiting": {"reason": "CrashLoopBackOff"}}
+    return made
+
+
+def wait_until_known(discovery: Discovery, how_many: int) -> None:
+    """Wait until so many other Pods are known."""
+    until(lambda: discovery.snapshot().known == how_many, SOON)
 
 
 def test_a_pod_is_checked_from_when_it_was_first_ready(kube: Kube) -> None:
-    """A running Pod that was never ready is known but not checked; once ready it is, as any other running Pod."""
+    """A running Pod that was never ready is known but not checked; once ready it is, like any other running Pod."""
     with discovering(kube) as discovery:
-        until(lambda: len(neighbours(discovery)) == 1)
+        wait_for_names(discovery, "pod-1")
         kube.server.put("pods", pod("pod-2", ready=False))
-        until(lambda: discovery.snapshot().known == 2)
-        assert [each.pod_name for each in neighbours(discovery)] == ["pod-1"]
+        wait_until_known(discovery, 2)
+        assert names(discovery.snapshot()) == ["pod-1"]
         kube.server.put("pods", pod("pod-2", ready=True))
-        until(lambda: len(neighbours(discovery)) == 2)
-        assert neighbours(discovery)[1] == Neighbour(
-            "pod-2", "10.0.0.2", "10.0.0.2", "node-2", "Running", schedulable=True
-        )
+        found = wait_for_names(discovery, "pod-1", "pod-2").neighbours[1]
+        assert found == Neighbour("pod-2", "10.0.0.2", "10.0.0.2", "node-2", "Running", schedulable=True)
 
 
 def test_a_pod_that_is_no_longer_ready_stays_checked(kube: Kube) -> None:
-    """What was ready once and is not now is what this agent is there to tell of."""
-    with discovering(kube) as discovery:
-        until(lambda: len(neighbours(discovery)) == 1)
+    """A Pod that was ready once is checked without a break when it is not ready any more, whatever its age says."""
+    seen: list[list[str]] = []
+    # By the Pod's age it could still be starting: its container has just been started.
+    kube.server.put("pods", pod("pod-1", ready=True))
+    with discovering(kube, on_change=lambda picture: seen.append(names(picture))) as discovery:
+        wait_for_names(discovery, "pod-1")
         kube.server.put("pods", pod("pod-1", ready=False))
-        # Events come in order: when the second is seen, the first has been.
+        # Events come in order: once the second one is visible, the first one has been taken.
         kube.server.put("pods", pod("pod-2", ready=True))
-        until(lambda: len(neighbours(discovery)) == 2)
-        assert [each.phase for each in neighbours(discovery)] == ["Running", "Running"]
+        picture = wait_for_names(discovery, "pod-1", "pod-2")
+        assert [each.phase for each in picture.neighbours] == ["Running", "Running"]
+        # A grace would be under way now, and end with the clock alone.
+        assert discovery._picture.next_end() == float("inf")
+    assert [] not in seen[seen.index(["pod-1"]) :]
 
 
 def test_a_pod_that_does_not_become_ready_is_checked_in_the_end(kube: Kube) -> None:
-    """A start that takes longer than the time given to it is a failure like any other."""
+    """A start that takes longer than its grace is a failure like any other."""
     clock = Clock()
-    with discovering(kube, clock) as discovery:
+    with discovering(kube, clock=clock) as discovery:
         kube.server.put("pods", pod("pod-2", ready=False))
-        until(lambda: discovery.snapshot().known == 2)
-        until(lambda: [each.pod_name for each in neighbours(discovery)] == ["pod-1"])
+        wait_until_known(discovery, 2)
+        wait_for_names(discovery, "pod-1")
         clock.ahead = START_GRACE + 1
-        until(lambda: [each.pod_name for each in neighbours(discovery)] == ["pod-1", "pod-2"])
+        wait_for_names(discovery, "pod-1", "pod-2")
 
 
-def test_the_end_of_a_start_is_not_waited_for_with_the_next_event(kube: Kube, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing else happens, and no bookmark comes, a Pod's time to start ends all the same."""
-    monkeypatch.setattr(starting, "START_GRACE", 2.0)
+def test_the_end_of_a_start_needs_no_event(kube: Kube, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing else happens, and no bookmark comes, a Pod's grace ends all the same."""
+    monkeypatch.setattr(starting, "START_GRACE", 1.0)
     kube.server.bookmark_seconds = 3600.0
     with discovering(kube) as discovery:
-        until(lambda: len(neighbours(discovery)) == 1)
+        wait_for_names(discovery, "pod-1")
         kube.server.put("pods", pod("pod-2", ready=False))
-        until(lambda: discovery.snapshot().known == 2)
-        assert len(neighbours(discovery)) == 1
-        until(lambda: len(neighbours(discovery)) == 2)
+        wait_until_known(discovery, 2)
+        wait_for_names(discovery, "pod-1", "pod-2")
 
 
-def test_a_pod_that_runs_for_long_is_not_starting(kube: Kube) -> None:
-    """An agent that starts while a neighbour is not ready checks it at once, if that one had its time to start."""
-    kube.server.put("pods", pod("pod-2", ready=False, started="2026-01-02T03:04:05Z"), pod("pod-3", ready=False))
+def test_an_agent_that_starts_gives_grace_by_the_pods_age(kube: Kube) -> None:
+    """A restarted agent checks an old Pod that is not ready at once, also one that crash-loops, and a new Pod later."""
+    kube.server.put("pods", pod("pod-2", ready=False, started=LONG_AGO), pod("pod-3", ready=False))
+    kube.server.put("pods", crash_looping("pod-4"))
     with discovering(kube) as discovery:
-        assert discovery.wait_synced(20)
-        assert discovery.snapshot().known == 3
-        assert [each.pod_name for each in neighbours(discovery)] == ["pod-1", "pod-2"]
-
-
-@pytest.mark.parametrize(
-    ("status", "seconds"),
-    [
-        ({"startTime": "1970-01-01T00:00:05Z"}, 5.0),
-        ({"startTime": "1970-01-01T00:00:05Z", "containerStatuses": []}, 5.0),
-        ({"containerStatuses": [{"state": {"running": {"startedAt": "1970-01-01T00:01:00Z"}}}]}, 60.0),
-        (
-            {
-                "startTime": "1970-01-01T00:00:05Z",
-                "containerStatuses": [
-                    {"state": {"running": {"startedAt": "1970-01-01T00:01:00Z"}}},
-                    {"state": {"running": {"startedAt": "1970-01-01T00:02:00Z"}}},
-                    {"state": {"waiting": {}}},
-                ],
-            },
-            120.0,
-        ),
-        ({}, None),
-        ({"startTime": "yesterday"}, None),
-        ({"startTime": 5, "containerStatuses": [None, {"state": None}]}, None),
-    ],
-)
-def test_a_pod_is_as_old_as_its_last_container(kube: Kube, status: Object, seconds: float | None) -> None:
-    """Images may take long to come: what counts is when the last container was started."""
-    told = pod("pod-2", ready=True)
-    del told["status"]["startTime"], told["status"]["containerStatuses"]
-    told["status"] |= status
-    kube.server.put("pods", told)
-    with discovering(kube) as discovery:
-        until(lambda: len(neighbours(discovery)) == 2)
-        assert neighbours(discovery)[1].started_at == seconds
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("1970-01-01T00:00:01Z", 1.0), ("1970-01-01T01:00:01+01:00", 1.0), ("", None), ("1970-01-01T00:00:01", None)],
-)
-def test_times_of_objects(text: str, seconds: float | None) -> None:
-    """Times carry their zone; what is none is no time."""
-    assert epoch_seconds(text) == seconds
-
-
-def test_a_start_that_ends_while_it_is_looked_at_is_not_forgotten() -> None:
-    """What was still starting at the moment of looking has its end told, though that has passed since."""
-    now = iter((100.0, 100.0 + START_GRACE + 1))
-    kept = Starting(clock=lambda: next(now))
-    pods = {"pod": Neighbour("pod", "10.0.0.1", "10.0.0.1", "node", NOT_READY)}
-    assert kept.started(pods) == {}
-    assert kept.next_end() == 100 + START_GRACE
-    assert kept.started(pods).keys() == {"pod"}
-
-
-def test_who_takes_over_a_name_has_its_own_time_to_start() -> None:
-    """A StatefulSet's Pod is not taken for its predecessor, which was ready, though none saw that one go."""
-    kept = Starting(clock=lambda: 100.0)
-    assert kept.started({"pod-0": Neighbour("pod-0", "10.0.0.1", "", "node", RUNNING)})
-    assert not kept.started({"pod-0": Neighbour("pod-0", "10.0.0.2", "", "node", NOT_READY)})
-
-
-@pytest.mark.parametrize(("age", "checked_after"), [(None, 30), (-3600, 30), (0, 30), (10, 20), (3600, 0)])
-def test_the_time_to_start_is_counted_from_the_start(age: float | None, checked_after: float) -> None:
-    """A Pod has what is left of its time when it is first seen; one from the future, by its clock, has all of it."""
-    now = [100.0]
-    begun = None if age is None else 1e9 - age
-    kept = Starting(clock=lambda: now[0], time_of_day=lambda: 1e9)
-    pods = {"pod": Neighbour("pod", "10.0.0.1", "10.0.0.1", "node", NOT_READY, started_at=begun)}
-    assert bool(kept.started(pods)) == (checked_after == 0)
-    assert kept.next_end() == (100 + checked_after if checked_after else float("inf"))
-    now[0] = 100 + checked_after
-    assert [each.phase for each in kept.started(pods).values()] == [RUNNING]
-    assert kept.next_end() == float("inf")
+        assert synced(discovery).known == 4
+        assert names(discovery.snapshot()) == ["pod-1", "pod-2", "pod-4"]
 
 
 def test_a_successor_of_the_same_name_starts_anew(kube: Kube) -> None:
-    """A Pod that is gone is forgotten: the next one of its name has its own time to start."""
+    """A Pod that is gone is forgotten: the next one of its name has its own grace."""
     with discovering(kube) as discovery:
-        until(lambda: len(neighbours(discovery)) == 1)
+        wait_for_names(discovery, "pod-1")
         kube.server.delete("pods", "pod-1")
-        until(lambda: not neighbours(discovery))
+        wait_for_names(discovery)
         kube.server.put("pods", pod("pod-1", ready=False), pod("pod-2", ready=True))
-        until(lambda: len(neighbours(discovery)) == 1)
-        assert neighbours(discovery)[0].pod_name == "pod-2"
-        assert discovery.snapshot().known == 2
+        assert wait_for_names(discovery, "pod-2").known == 2
 
 
 @pytest.mark.parametrize("conditions", [None, [], "none", [None, 3], [{"type": "Initialized", "status": "True"}]])
@@ -221,4 +126,51 @@ def test_a_pod_that_says_nothing_of_readiness_is_checked(kube: Kube, conditions:
     unsaid["status"]["conditions"] = conditions
     kube.server.put("pods", unsaid)
     with discovering(kube) as discovery:
-        until(lambda: [each.pod_name for each in neighbours(discovery)] == ["pod-1", "pod-2"])
+        wait_for_names(discovery, "pod-1", "pod-2")
+
+
+def neighbour(phase: str, ip: str = "10.0.0.1", started_at: float | None = None) -> Neighbour:
+    """Return a Pod of one name."""
+    return Neighbour("pod", ip, "", "node", phase, started_at=started_at)
+
+
+@pytest.mark.parametrize(("age", "checked_after"), [(None, 30), (-3600, 30), (0, 30), (10, 20), (3600, 0)])
+def test_the_grace_is_counted_from_the_start(age: float | None, checked_after: float) -> None:
+    """A Pod has what is left of its grace when it is first seen; one from the future, by its clock, has all of it."""
+    now = [100.0]
+    pod = neighbour(NOT_READY, started_at=None if age is None else 1e9 - age)
+    kept = Starting(clock=lambda: now[0], time_of_day=lambda: 1e9)
+    assert kept.is_starting(pod) == (checked_after > 0)
+    assert kept.next_end() == (100 + checked_after if checked_after else float("inf"))
+    now[0] = 100 + checked_after - 0.1
+    assert kept.ended() == []
+    now[0] = 100 + checked_after
+    assert kept.ended() == (["pod"] if checked_after else [])
+    assert not kept.is_starting(pod)
+    assert (kept.next_end(), kept.ended()) == (float("inf"), [])
+
+
+def test_a_pod_that_was_ready_never_starts_again_at_its_address() -> None:
+    """Ready, then not ready, terminating or unknown: no grace; the same name at another address has its own."""
+    kept = Starting(clock=lambda: 100.0)
+    for phase in (RUNNING, NOT_READY, "Unknown", NOT_READY):
+        assert not kept.is_starting(neighbour(phase))
+    assert kept.is_starting(neighbour(NOT_READY, "10.0.0.2"))
+    kept.forget("pod")
+    assert kept.next_end() == float("inf")
+    assert kept.is_starting(neighbour(NOT_READY))
+
+
+def test_a_grace_goes_on_while_the_pod_changes() -> None:
+    """News of a starting Pod do not prolong its grace; once it is ready nothing is waited for."""
+    now = [100.0]
+    kept = Starting(clock=lambda: now[0])
+    assert kept.is_starting(neighbour(NOT_READY))
+    now[0] += 10
+    assert kept.is_starting(neighbour(NOT_READY))
+    assert kept.next_end() == 100 + START_GRACE
+    assert not kept.is_starting(neighbour("Terminating"))
+    assert kept.next_end() == float("inf")
+    assert kept.is_starting(neighbour(NOT_READY))
+    assert not kept.is_starting(neighbour(RUNNING))
+    assert kept.next_end() == float("inf")

@@ -20,7 +20,7 @@ UTC = datetime.UTC
 
 @cache
 def der(end: datetime.datetime) -> bytes:
-    """A certificate that ends then."""
+    """A certificate with this end."""
     issued = trustme.CA().issue_cert(
         "kubenurse.test", not_before=datetime.datetime(1970, 1, 2, tzinfo=UTC), not_after=end
     )
@@ -42,7 +42,7 @@ GOOD = der(datetime.datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC))
     ],
 )
 def test_the_end_of_a_certificate(end: datetime.datetime) -> None:
-    """The end is right to the second in both of the forms that a certificate writes it in, before and after 2050."""
+    """The end is right to the second in both forms that certificates use, before and after 2050."""
     assert not_after(der(end)) == end.timestamp()
 
 
@@ -57,7 +57,7 @@ def element(tag: int, *parts: bytes) -> bytes:
 
 
 def hand_made(end: bytes, tag: int = 0x17, *, version: bytes = b"", issuer: bytes = b"") -> bytes:
-    """The beginning of a certificate, as X.509 lays it out."""
+    """The first fields of a certificate."""
     validity = element(0x30, element(0x17, b"700102000000Z"), element(tag, end))
     fields = element(0x02, b"\x01"), element(0x30), element(0x30, issuer), validity
     return element(0x30, element(0x30, version, *fields))
@@ -66,7 +66,7 @@ def hand_made(end: bytes, tag: int = 0x17, *, version: bytes = b"", issuer: byte
 @pytest.mark.parametrize("version", [b"", element(0xA0, element(0x02, b"\x02"))])
 @pytest.mark.parametrize("issuer", [b"", b"x" * 127, b"x" * 128, b"x" * 70_000], ids=len)
 def test_versions_and_lengths(version: bytes, issuer: bytes) -> None:
-    """A certificate of version 1, which names none, is read too, and one with a long issuer."""
+    """A certificate of version 1, without a version field, and one with a long issuer are read too."""
     assert not_after(hand_made(b"700102000000Z", version=version, issuer=issuer)) == 86400
 
 
@@ -86,7 +86,7 @@ def test_versions_and_lengths(version: bytes, issuer: bytes) -> None:
     ids=["nothing", "a tag", "cut", "shifted", "words", "month 13", "not ascii", "a text", "no validity"],
 )
 def test_what_is_no_certificate(data: bytes) -> None:
-    """Anything else is told by a ValueError."""
+    """Anything else is a ValueError."""
     with pytest.raises(ValueError):  # noqa: PT011 # whatever it says
         not_after(data)
 
@@ -95,13 +95,13 @@ def test_what_is_no_certificate(data: bytes) -> None:
 @example(b"\x30\x80")
 @example(b"\x30\xff" + b"\xff" * 40)
 def test_any_bytes(data: bytes) -> None:
-    """Whatever a server shows, there is an end or a ValueError."""
+    """Any bytes give an end or a ValueError."""
     with contextlib.suppress(ValueError):
         assert isinstance(not_after(data), float)
 
 
 @given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
 def test_any_byte_changed(position: int, byte: int) -> None:
-    """A certificate with a byte changed has an end or is none."""
+    """A certificate with one changed byte gives an end or a ValueError."""
     with contextlib.suppress(ValueError):
         assert isinstance(not_after(GOOD[:position] + bytes([byte]) + GOOD[position + 1 :]), float)

@@ -1,4 +1,4 @@
-"""One HTTP connection of a check, below what a check makes of it."""
+"""One HTTP connection of a check."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from collections.abc import Iterator
 import pytest
 
 from checks.probe.channel import Channel
-from checks.probe.sockets import Abort, KernelClock, MeasuredSocket, connect
+from checks.probe.connecting import connect
+from checks.probe.sockets import Abort, KernelClock, MeasuredSocket
 from tests.support.servers import GENEROUS, answer
 from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module", autouse=True)
 def clock() -> Iterator[KernelClock]:
-    """Time stamps switched on in the kernel."""
+    """Time stamps, switched on in the kernel."""
     made = KernelClock()
     yield made
     made.close()
@@ -39,12 +40,12 @@ def ends() -> Iterator[tuple[Channel, socket.socket]]:
 
 
 def waiting(channel: Channel) -> int:
-    """How many bytes have come that were not read."""
+    """How many bytes have arrived and were not read."""
     return len(channel.sock._sock.recv(65536, socket.MSG_PEEK)) if not channel.sock.is_silent() else 0
 
 
 def test_the_first_byte_is_of_the_first_segment(ends: tuple[Channel, socket.socket]) -> None:
-    """When more of an answer is there by the time it is read, the moment is still that of its first byte."""
+    """The moment is that of the first byte, also when more of the answer has arrived before it is read."""
     channel, peer = ends
     data = answer()
 
@@ -61,12 +62,12 @@ def test_the_first_byte_is_of_the_first_segment(ends: tuple[Channel, socket.sock
         # The wall clock, which the stamps are of, and perf_counter may drift apart by a little.
         return channel.first_byte <= there + 0.005
 
-    # The kernel begins to stamp some time after it was asked to.
+    # The kernel begins to stamp with some delay.
     until(is_right)
 
 
-def test_what_may_be_sent(ends: tuple[Channel, socket.socket]) -> None:
-    """A target or a header that HTTP does not allow is named, not quoted, and nothing is sent."""
+def test_invalid_requests_are_not_sent(ends: tuple[Channel, socket.socket]) -> None:
+    """The error for an invalid target or header names it without its value, and nothing is sent."""
     channel, peer = ends
     for target, headers, name in (
         ("/secret\r\n", {}, "target"),
@@ -89,15 +90,15 @@ def test_a_head_cut_off_is_no_answer(ends: tuple[Channel, socket.socket]) -> Non
         channel.read_head("GET")
 
 
-def test_only_what_answers_are_parsed_from(ends: tuple[Channel, socket.socket]) -> None:
-    """A channel is no socket: of its files there is the one for reading bytes."""
+def test_a_channel_is_read_only(ends: tuple[Channel, socket.socket]) -> None:
+    """A channel gives http.client a file for reading bytes, and no other."""
     channel, _ = ends
     with pytest.raises(ValueError, match="mode='wb'"):
         channel.makefile("wb")
 
 
 def test_each_request_has_its_own_deadline(ends: tuple[Channel, socket.socket]) -> None:
-    """A request on a kept connection has the time of its own check, not what was left of the one before."""
+    """A request on a kept connection has the deadline of its own check."""
     channel, peer = ends
     channel.begin(time.perf_counter())
     with pytest.raises(TimeoutError):

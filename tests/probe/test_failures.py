@@ -1,4 +1,4 @@
-"""Errors of libraries and of the operating system in words, and the event each is counted under."""
+"""Errors of libraries and of the operating system in words, with the event and the phase of each."""
 
 from __future__ import annotations
 
@@ -11,62 +11,51 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from checks.model import CONNECT, DNS, PHASES, PROXY, REDIRECT, REQUEST, RESPONSE, SETUP, STATUS, TLS
 from checks.probe import failures
-from checks.probe.failures import LONGEST_DETAIL, CheckError, clean, translate
+from checks.probe.failures import LONGEST_DETAIL, PROXY_CONNECT, PROXY_DNS, STEPS, CheckError, clean, translate
 from tests.support.servers import EVENTS
 
-PHASES = [
-    failures.SETUP,
-    failures.DNS,
-    failures.CONNECT,
-    failures.PROXY,
-    failures.PROXY_DNS,
-    failures.PROXY_CONNECT,
-    failures.TLS,
-    failures.REQUEST,
-    failures.RESPONSE,
-]
 
-
-def told(error: Exception, phase: str = failures.RESPONSE, *, answer_began: bool = False) -> tuple[str, str]:
-    """Translate an error: state and event."""
-    failure = translate(error, phase, 5.0, answer_began=answer_began)
+def told(
+    error: Exception, step: str = RESPONSE, *, answer_began: bool = False, quotes: bool = True
+) -> tuple[str, str, str]:
+    """Translate an error into state, event and phase."""
+    failure = translate(error, step, 5.0, answer_began=answer_began, quotes=quotes)
     assert str(failure) == failure.state
-    return failure.state, failure.event
+    return failure.state, failure.event, failure.phase
 
 
 REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "x")
 
 
 @pytest.mark.parametrize(
-    ("phase", "event"),
+    ("step", "event", "phase"),
     [
-        (failures.SETUP, "round_trip_error"),
-        (failures.DNS, "dns_done"),
-        (failures.CONNECT, "connect_done"),
-        (failures.PROXY, "round_trip_error"),
-        (failures.PROXY_DNS, "dns_done"),
-        (failures.PROXY_CONNECT, "connect_done"),
-        (failures.TLS, "tls_handshake_done"),
-        (failures.REQUEST, "wrote_request"),
-        (failures.RESPONSE, "got_first_resp_byte"),
+        (SETUP, "round_trip_error", SETUP),
+        (DNS, "dns_done", DNS),
+        (CONNECT, "connect_done", CONNECT),
+        (PROXY, "round_trip_error", PROXY),
+        (PROXY_DNS, "dns_done", PROXY),
+        (PROXY_CONNECT, "connect_done", PROXY),
+        (TLS, "tls_handshake_done", TLS),
+        (REQUEST, "wrote_request", REQUEST),
+        (RESPONSE, "got_first_resp_byte", RESPONSE),
     ],
 )
-def test_phases(phase: str, event: str) -> None:
-    """An error's words begin with its phase; it is counted under the event that the phase did not reach."""
-    assert told(REFUSED, phase) == (f"{phase}: connection refused", event)
-    assert told(REFUSED, phase, answer_began=True) == (f"{phase}: connection refused", "round_trip_error")
-    assert told(TimeoutError(), phase) == (f"{phase}: timed out after 5s", "timeout")
-    assert told(RuntimeError("can't start new thread"), phase) == (
-        f"{phase}: can't start new thread",
-        "round_trip_error",
-    )
+def test_steps(step: str, event: str, phase: str) -> None:
+    """The words of an error begin with its step. The event that the step did not reach counts it."""
+    assert told(REFUSED, step) == (f"{step}: connection refused", event, phase)
+    assert told(REFUSED, step, answer_began=True) == (f"{step}: connection refused", "round_trip_error", phase)
+    assert told(TimeoutError(), step) == (f"{step}: timed out after 5s", "timeout", phase)
+    expected = f"{step}: can't start new thread", "round_trip_error", phase
+    assert told(RuntimeError("can't start new thread"), step) == expected
 
 
-def test_what_is_a_failure_already() -> None:
-    """A failure is not translated again."""
-    failure = CheckError("words", "redirect")
-    assert translate(failure, failures.TLS, 5.0, answer_began=True) is failure
+def test_a_failure_is_translated_once() -> None:
+    """Translate returns a CheckError unchanged."""
+    failure = CheckError("words", "redirect", REDIRECT)
+    assert translate(failure, TLS, 5.0, answer_began=True, quotes=True) is failure
 
 
 @pytest.mark.parametrize(
@@ -93,13 +82,34 @@ def test_what_is_a_failure_already() -> None:
     ],
 )
 def test_words(error: Exception, words: str) -> None:
-    """Each kind of error has words that a person understands, without numbers and brackets where that can be."""
+    """Each kind of error has words that a person understands."""
     assert told(error)[0] == f"response: {words}"
 
 
-def test_the_kernel_s_own_timeout_is_the_phase_s() -> None:
-    """A connection that the kernel gave up is counted under its phase: the check's time was not up."""
-    assert told(TimeoutError(errno.ETIMEDOUT, "x"), failures.CONNECT)[1] == "connect_done"
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (http.client.BadStatusLine("secret"), "not HTTP"),
+        (http.client.BadStatusLine("\r\n"), "not HTTP: an empty line"),
+        (http.client.BadStatusLine("\x15\x03\x01"), "not HTTP but TLS"),
+        (http.client.UnknownProtocol("HTTP/secret"), "not HTTP/1.1 but another version"),
+        (RuntimeError("secret"), "RuntimeError"),
+    ],
+)
+@pytest.mark.parametrize("step", [RESPONSE, PROXY])
+def test_words_without_the_servers_text(error: Exception, words: str, step: str) -> None:
+    """Text of a server that could echo a secret is left out of the words."""
+    assert told(error, step, quotes=False)[0] == f"{step}: {words}"
+
+
+def test_errors_before_the_server_is_heard_keep_their_words() -> None:
+    """An error of a step in which no server is listened to holds no text of one."""
+    assert told(ValueError("Authorization holds a character"), REQUEST, quotes=False)[0].endswith("holds a character")
+
+
+def test_a_timeout_of_the_kernel_counts_for_its_step() -> None:
+    """A connection that the kernel gave up counts under its step's event: the check's time was not up."""
+    assert told(TimeoutError(errno.ETIMEDOUT, "x"), CONNECT)[1:] == ("connect_done", CONNECT)
 
 
 @pytest.mark.parametrize(
@@ -107,41 +117,44 @@ def test_the_kernel_s_own_timeout_is_the_phase_s() -> None:
     [(404, "Not Found", "404 Not Found"), (404, "", "404 Not Found"), (404, "Gone\x00", "404 Gone "), (599, "", "599")],
 )
 def test_wrong_status(status: int, reason: str, state: str) -> None:
-    """A status is told with the server's words, or else the standard's."""
+    """A status comes with the server's phrase, or else with the standard one."""
     failure = failures.wrong_status(status, reason)
-    assert (failure.state, failure.event) == (state, f"status_code_{status}")
+    assert (failure.state, failure.event, failure.phase) == (state, f"status_code_{status}", STATUS)
     refusal = failures.refused_by_proxy(status, reason)
-    assert (refusal.state, refusal.event) == (f"proxy: {state}", "round_trip_error")
+    assert (refusal.state, refusal.event, refusal.phase) == (f"proxy: {state}", "round_trip_error", PROXY)
 
 
+# Lone surrogates too, which no encoding takes.
+TEXT = st.text(st.characters(exclude_categories=()))
 ERRORS = st.one_of(
-    st.builds(OSError, st.sampled_from(sorted(errno.errorcode)), st.text()),
-    st.builds(OSError, st.text()),
-    st.builds(socket.gaierror, st.integers(-20, 20), st.text()),
-    st.builds(ssl.SSLError, st.integers(0, 10), st.text()),
-    st.builds(http.client.BadStatusLine, st.text()),
+    st.builds(OSError, st.sampled_from(sorted(errno.errorcode)), TEXT),
+    st.builds(OSError, TEXT),
+    st.builds(socket.gaierror, st.integers(-20, 20), TEXT),
+    st.builds(ssl.SSLError, st.integers(0, 10), TEXT),
+    st.builds(http.client.BadStatusLine, TEXT),
     st.builds(http.client.IncompleteRead, st.binary(), st.none() | st.integers(0)),
-    st.builds(ValueError, st.text()),
+    st.builds(ValueError, TEXT),
     st.builds(TimeoutError),
-    st.builds(failures.wrong_status, st.integers(100, 999), st.text()),
-    st.builds(failures.refused_by_proxy, st.integers(100, 999), st.text()),
-    st.builds(failures.redirected, st.text()),
-    st.builds(failures.unprepared, st.text()),
+    st.builds(failures.wrong_status, st.integers(100, 999), TEXT),
+    st.builds(failures.refused_by_proxy, st.integers(100, 999), TEXT),
+    st.builds(failures.redirected, TEXT),
+    st.builds(failures.unprepared, TEXT),
 )
 
 
-@given(ERRORS, st.sampled_from(PHASES), st.booleans())
-def test_any_error(error: Exception, phase: str, answer_began: bool) -> None:
-    """Whatever goes wrong, the event is one of the contract's and the state is one printable line that is not long."""
-    state, event = told(error, phase, answer_began=answer_began)
+@given(ERRORS, st.sampled_from(STEPS), st.booleans(), st.booleans())
+def test_any_error(error: Exception, step: str, answer_began: bool, quotes: bool) -> None:
+    """Event and phase are always of the closed sets, and the state is one printable line of bounded length."""
+    state, event, phase = told(error, step, answer_began=answer_began, quotes=quotes)
     assert EVENTS.fullmatch(event)
+    assert phase in PHASES
     assert state.isprintable()
     assert len(state) <= LONGEST_DETAIL + len("proxy: connect: ")
 
 
-@given(st.text(max_size=3 * LONGEST_DETAIL))
+@given(st.text(st.characters(exclude_categories=()), max_size=3 * LONGEST_DETAIL))
 def test_clean(text: str) -> None:
-    """Text from outside becomes one printable line of bounded length; what is one already stays as it is."""
+    """Text from outside becomes one printable line of bounded length. Such a line stays unchanged."""
     line = clean(text)
     assert line.isprintable()
     assert len(line) <= LONGEST_DETAIL
@@ -150,7 +163,7 @@ def test_clean(text: str) -> None:
         assert line == text
 
 
-def test_what_is_cut_is_marked() -> None:
-    """A text of the greatest length stays; one more character, and its end gives way to an ellipsis."""
+def test_a_cut_is_marked() -> None:
+    """A text of the greatest length stays. A longer text ends in an ellipsis."""
     assert clean("x" * LONGEST_DETAIL) == "x" * LONGEST_DETAIL
     assert clean("x" * (LONGEST_DETAIL + 1)) == "x" * (LONGEST_DETAIL - 1) + "…"

@@ -1,4 +1,4 @@
-"""Checks through a proxy: who goes through it, what it is told, and how it fails."""
+"""Checks through a proxy: which checks use it, what it is sent, and how it fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BASIC = "Basic bnVyc2U6c2VAY3JldA=="
 
 
 def test_a_plain_request_goes_to_the_proxy_whole() -> None:
-    """HTTP_PROXY is asked for the whole URL, with its own credentials, and resolves the name itself."""
+    """The proxy of HTTP_PROXY gets the whole URL and its own credentials, and resolves the name."""
     with Server(always(answer())) as proxy:
         proxies = Proxies(http=f"http://{PASSWORD}@{proxy.host}:{proxy.port}")
         with probing(proxies=proxies, resolver=resolver_of()) as prober:
@@ -43,7 +43,7 @@ def test_a_plain_request_goes_to_the_proxy_whole() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_tls_request_goes_through_a_tunnel(host: str) -> None:
-    """HTTPS_PROXY opens a way to the target, which is verified end to end and told nothing of the proxy's password."""
+    """The proxy of HTTPS_PROXY opens a tunnel; the target is verified end to end and never gets its password."""
     with Server(always(answer()), context=server_context(), host=host) as server, Server(tunnel) as proxy:
         proxies = Proxies(https=f"http://{PASSWORD}@{proxy.host}:{proxy.port}", http="http://127.0.0.1:1")
         with probing(proxies=proxies, reuse_connections=True) as prober:
@@ -63,7 +63,7 @@ def test_a_tls_request_goes_through_a_tunnel(host: str) -> None:
 
 
 def test_a_redirect_past_the_proxy() -> None:
-    """The proxy's password stays with the proxy when a redirect leads to where none is needed."""
+    """The proxy's password stays with the proxy when a redirect leads past it."""
     with Server(always(answer())) as server:
         redirect = always(answer("302 Found", f"Location: {server.url()}"))
         with Server(redirect) as proxy:
@@ -100,7 +100,7 @@ def test_only_targets_that_may_go_through_a_proxy(to_api_server: bool) -> None:
     ids=["407", "502", "closes", "truncated", "ssh"],
 )
 def test_a_proxy_that_opens_no_way(data: bytes, state: str) -> None:
-    """A proxy that answers CONNECT with anything but 200 fails the check; no status of the target is told."""
+    """A proxy that answers CONNECT with anything but 200 fails the check; the result has no status."""
     with Server(once(data)) as proxy, probing(proxies=Proxies(https=proxy.url())) as prober:
         result = prober.check(target("https://kubenurse.test/", use_proxy=True))
     assert (result.state, result.event, result.status_code) == (state, "round_trip_error", None)
@@ -110,14 +110,14 @@ def test_a_proxy_that_opens_no_way(data: bytes, state: str) -> None:
 
 @pytest.mark.parametrize("url", ["http://kubenurse.test/", "https://kubenurse.test/"])
 def test_a_dead_proxy(url: str) -> None:
-    """A proxy that cannot be reached is told apart from a target that cannot."""
+    """The state tells a proxy that cannot be reached from a target that cannot."""
     with refusing() as (_, (host, port)), probing(proxies=Proxies(*[f"http://{host}:{port}"] * 2)) as prober:
         result = prober.check(target(url, use_proxy=True))
     assert (result.state, result.event) == ("proxy: connect: connection refused", "connect_done")
 
 
 def test_a_proxy_whose_name_is_unknown() -> None:
-    """A proxy's name that is none fails its dns phase."""
+    """An invalid name of a proxy fails the proxy's dns step."""
     proxies, resolver = Proxies(http="http://proxy..test"), Resolver(system_addresses)
     with probing(proxies=proxies, resolver=resolver) as prober:
         result = prober.check(target("http://127.0.0.1/", use_proxy=True))
@@ -125,7 +125,7 @@ def test_a_proxy_whose_name_is_unknown() -> None:
 
 
 def test_a_proxy_that_hangs() -> None:
-    """A proxy that takes too long is named, whether it answers no SYN, no CONNECT or never finds the target."""
+    """The state names a slow proxy, whether the connect, the CONNECT request or its answer is late."""
     with Server(silent) as proxy, BlackHole() as hole:
         for port, url, phase in (
             (hole.port, "https://kubenurse.test/", "proxy: connect"),
@@ -152,7 +152,7 @@ def test_a_bad_certificate_behind_a_proxy() -> None:
 
 
 def test_a_proxy_that_is_spoken_to_over_tls() -> None:
-    """An https:// proxy is refused before anything is opened, and its password is not told."""
+    """An https:// proxy fails the check before anything is opened, and its password is not shown."""
     with Server(silent) as proxy:
         proxies = Proxies(http=f"https://{PASSWORD}@{proxy.host}:{proxy.port}")
         with probing(proxies=proxies) as prober:
@@ -198,12 +198,12 @@ def test_the_scheme_chooses_the_proxy(scheme: str, host: str, proxy: str) -> Non
     ],
 )
 def test_no_proxy(no_proxy: str, direct: str, proxied: str) -> None:
-    """NO_PROXY's domains, addresses, ranges and ports decide who is reached directly."""
+    """The domains, addresses, ranges and ports of NO_PROXY are reached directly."""
     proxies = Proxies("http://p", "http://p", no_proxy)
     assert [host for host in direct.split() if proxies.for_url("https", host, 443)] == []
     assert [host for host in proxied.split() if not proxies.for_url("https", host, 443)] == []
 
 
 def test_passwords_are_not_shown() -> None:
-    """The proxies' URLs are left out of what is shown of them."""
+    """The URLs of proxies are left out of their repr."""
     assert "secret" not in repr(Proxies("http://user:secret@p", "http://user:secret@p"))

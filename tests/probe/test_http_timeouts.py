@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -29,7 +30,7 @@ from tests.support.waiting import until
 
 
 def timing_out(url: str, phase: str, resolver: Resolver | None = None, **facts: bool | str) -> CheckResult:
-    """Check a URL that takes too long in a phase, and see that this is said."""
+    """Check a URL that takes too long in a phase, and assert that the state says so."""
     with probing(timeout=SHORT, resolver=resolver) as prober:
         result = prober.check(target(url, **facts))
     assert (result.state, result.event) == (f"{phase}: timed out after 300ms", "timeout")
@@ -87,7 +88,7 @@ def test_timeout_in_the_response(tls: bool) -> None:
 
 
 def test_timeout_in_a_slow_head() -> None:
-    """A head that comes byte by byte runs into the timeout although every wait is short."""
+    """A head that arrives byte by byte runs into the timeout although every wait is short."""
 
     def handle(conversation: Conversation) -> None:
         conversation.read_head()
@@ -95,6 +96,51 @@ def test_timeout_in_a_slow_head() -> None:
 
     with Server(handle) as server:
         assert timing_out(server.url(), "response").status_code is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 1000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"0" * 1000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 1000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 1000,
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000,
+    ],
+    ids=["body", "chunks", "chunk size", "trailers", "100 Continue", "103 Early Hints"],
+)
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_one_deadline_for_the_whole_answer(data: bytes, tls: bool) -> None:
+    """An answer that arrives byte by byte meets the deadline of its check, whichever part of it is slow."""
+
+    def handle(conversation: Conversation) -> None:
+        conversation.read_head()
+        conversation.dribble(data)
+
+    with Server(handle, context=server_context() if tls else None) as server:
+        begun = time.perf_counter()
+        timing_out(server.url(), "response")
+        assert time.perf_counter() - begun < GENEROUS / 2
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        (b"100 Continue", "response: longer than 262144 bytes"),
+        (b"103 Early Hints", "response: more than 16 interim answers"),
+    ],
+)
+def test_a_flood_of_interim_answers(status: bytes, state: str) -> None:
+    """Interim answers without end fail the check after a bounded number or a bounded number of bytes."""
+
+    def handle(conversation: Conversation) -> None:
+        conversation.read_head()
+        conversation.send_forever(b"HTTP/1.1 " + status + b"\r\n\r\n")
+
+    with Server(handle) as server, probing() as prober:
+        result = prober.check(target(server.url()))
+    assert (result.state, result.phase, result.event) == (state, "response", "round_trip_error")
 
 
 def test_timeout_in_the_body() -> None:
@@ -111,10 +157,10 @@ def test_timeout_in_the_body() -> None:
 
 
 def test_what_comes_before_the_network_takes_none_of_its_time() -> None:
-    """A check whose preparation takes longer than its timeout, as of a slow disk, has all of it for the network."""
+    """Slow preparation, as by a slow disk, takes nothing of the check's time for the network."""
 
     class SlowTrust:
-        """Takes its time to read its files."""
+        """Trust whose files are read slowly."""
 
         def context(self) -> ssl.SSLContext:
             threading.Event().wait(2 * SHORT)
@@ -127,7 +173,7 @@ def test_what_comes_before_the_network_takes_none_of_its_time() -> None:
 
 
 def test_timeout_on_a_kept_connection() -> None:
-    """A kept connection that a server no longer answers on is a failing path, not one to try again elsewhere."""
+    """A timeout on a kept connection is a failure; the check does not try again on a new connection."""
 
     def handle(conversation: Conversation) -> None:
         conversation.read_head()
@@ -143,7 +189,7 @@ def test_timeout_on_a_kept_connection() -> None:
 
 
 def test_stop_ends_the_checks_under_way() -> None:
-    """Stopping ends checks that hang in any phase, a hung resolver's too, and those that begin afterwards."""
+    """Stopping ends checks that hang in any phase, and checks that begin afterwards."""
     asked, answered = threading.Event(), threading.Event()
 
     def hang(_host: str, _port: int) -> list[Address]:

@@ -1,4 +1,4 @@
-"""Connections kept between rounds: at most so many, none too old, none that has ended."""
+"""Connections kept between rounds: bounded in number and age, and none that the server ended."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from checks.probe.channel import Channel
-from checks.probe.idle import MOST_IDLE_SECONDS, Keeper
+from checks.probe.idle import MOST_IDLE_SECONDS, IdleChannels
 from checks.probe.sockets import Abort, MeasuredSocket
 
 LONG = 1e6
 
 
 class World:
-    """Channels over pairs of sockets, and a clock that is set by hand."""
+    """Channels over pairs of sockets, and a clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -24,7 +24,7 @@ class World:
         self._abort = Abort()
 
     def clock(self) -> float:
-        """Seconds, as a keeper asks for them."""
+        """Seconds, as IdleChannels asks for them."""
         return self.now
 
     def channel(self) -> Channel:
@@ -63,76 +63,76 @@ def world() -> Iterator[World]:
 
 
 def test_a_connection_is_taken_once(world: World) -> None:
-    """A kept connection is given to the first who asks with its key, and then is that one's."""
-    keeper, channel = Keeper(world.clock), world.channel()
-    keeper.keep("a", channel)
-    assert keeper.take("b") is None
-    assert keeper.take("a") is channel
-    assert keeper.take("a") is None
-    keeper.close()
+    """The first caller with the right key gets the connection; it then belongs to that caller."""
+    idle, channel = IdleChannels(world.clock), world.channel()
+    idle.put("a", channel)
+    assert idle.take("b") is None
+    assert idle.take("a") is channel
+    assert idle.take("a") is None
+    idle.close()
     assert not world.ended(channel)
 
 
-def test_the_newer_connection_is_kept(world: World) -> None:
-    """A second connection under a key ends the first."""
-    keeper, first, second = Keeper(world.clock), world.channel(), world.channel()
-    keeper.keep("a", first)
-    keeper.keep("a", second)
+def test_the_newer_connection_replaces_the_older(world: World) -> None:
+    """A second connection of a key ends the first."""
+    idle, first, second = IdleChannels(world.clock), world.channel(), world.channel()
+    idle.put("a", first)
+    idle.put("a", second)
     assert (world.ended(first), world.ended(second)) == (True, False)
-    assert keeper.take("a") is second
+    assert idle.take("a") is second
 
 
 @pytest.mark.parametrize("how", ["end", "bytes"])
-def test_a_connection_that_broke_the_silence(world: World, how: str) -> None:
-    """A connection that the server ended, or on which it said something unasked, is ended and not given away."""
-    keeper, channel = Keeper(world.clock), world.channel()
-    keeper.keep("a", channel)
+def test_a_connection_with_input(world: World, how: str) -> None:
+    """A connection that the server ended, or on which it sent something, is closed instead of used again."""
+    idle, channel = IdleChannels(world.clock), world.channel()
+    idle.put("a", channel)
     if how == "end":
         world.peers[channel].shutdown(socket.SHUT_WR)
     else:
         world.peers[channel].sendall(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
-    assert keeper.take("a") is None
+    assert idle.take("a") is None
     assert world.ended(channel)
 
 
-@pytest.mark.parametrize(("idle", "good"), [(MOST_IDLE_SECONDS, True), (MOST_IDLE_SECONDS + 1, False)])
-def test_a_connection_kept_for_long(world: World, idle: float, good: bool) -> None:
-    """After too long a connection is ended and not given away."""
-    keeper, channel = Keeper(world.clock), world.channel()
-    keeper.keep("a", channel)
-    world.now += idle
-    assert (keeper.take("a") is channel) == good
+@pytest.mark.parametrize(("age", "good"), [(MOST_IDLE_SECONDS, True), (MOST_IDLE_SECONDS + 1, False)])
+def test_an_old_connection(world: World, age: float, good: bool) -> None:
+    """A connection that was idle for too long is closed instead of used again."""
+    idle, channel = IdleChannels(world.clock), world.channel()
+    idle.put("a", channel)
+    world.now += age
+    assert (idle.take("a") is channel) == good
     assert world.ended(channel) != good
 
 
-def test_connections_nobody_asks_for_end(world: World) -> None:
-    """What was kept for a target that has gone ends, by its age, as others are kept."""
-    keeper, gone, other = Keeper(world.clock), world.channel(), world.channel()
-    keeper.keep("gone", gone)
+def test_connections_of_departed_targets_end(world: World) -> None:
+    """Putting a connection ends those of departed targets that are too old."""
+    idle, gone, other = IdleChannels(world.clock), world.channel(), world.channel()
+    idle.put("gone", gone)
     world.now += MOST_IDLE_SECONDS / 2
-    keeper.keep("other", other)
+    idle.put("other", other)
     world.now += MOST_IDLE_SECONDS / 2 + 1
-    keeper.keep("new", world.channel())
+    idle.put("new", world.channel())
     assert (world.ended(gone), world.ended(other)) == (True, False)
 
 
-def test_at_most_so_many(world: World) -> None:
-    """Of too many connections those kept for the longest end."""
-    keeper = Keeper(world.clock, most=2)
+def test_the_number_is_bounded(world: World) -> None:
+    """The connections that were idle for the longest end when there are too many."""
+    idle = IdleChannels(world.clock, most=2)
     channels = [world.channel() for _ in range(4)]
     for key in (0, 1, 0, 2, 3):
         if key == 0:
-            keeper.take(key)
-        keeper.keep(key, channels[key])
+            idle.take(key)
+        idle.put(key, channels[key])
     assert [world.ended(channel) for channel in channels] == [True, True, False, False]
 
 
 def test_closing_ends_all(world: World) -> None:
-    """A closed keeper ends what it has and what is brought to it later."""
-    keeper, early, late = Keeper(world.clock), world.channel(), world.channel()
-    keeper.keep("early", early)
-    keeper.close()
-    keeper.keep("late", late)
+    """Closing ends all connections, and each one that is put later."""
+    idle, early, late = IdleChannels(world.clock), world.channel(), world.channel()
+    idle.put("early", early)
+    idle.close()
+    idle.put("late", late)
     assert world.ended(early)
     assert world.ended(late)
-    assert keeper.take("early") is keeper.take("late") is None
+    assert idle.take("early") is idle.take("late") is None

@@ -1,4 +1,4 @@
-"""Names resolved with a deadline, whatever the resolver does."""
+"""Names are resolved within a deadline, whatever the system's resolver does."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SECOND: Address = (socket.AF_INET6, ("::1", 80, 0, 0))
 
 
 def soon() -> float:
-    """A deadline that is meant to be kept."""
+    """A deadline that is not reached."""
     return time.perf_counter() + GENEROUS
 
 
 class Oracle:
-    """A resolver's lookup that answers once it is told to, and counts who asks."""
+    """A lookup that answers when the test lets it, and records the questions."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int]] = []
@@ -43,7 +43,7 @@ class Oracle:
 
 @pytest.fixture
 def oracle() -> Iterator[Oracle]:
-    """An oracle that in the end lets everybody go."""
+    """An oracle that answers everything at the end of the test."""
     made = Oracle()
     yield made
     made.answered.set()
@@ -51,7 +51,7 @@ def oracle() -> Iterator[Oracle]:
 
 
 def test_the_system_s_resolver() -> None:
-    """A name of the hosts file has its addresses, with the port, as connect takes them."""
+    """A name of the hosts file resolves to addresses with the port, as connect takes them."""
     addresses, _ = Resolver().resolve("localhost", 8080, soon())
     assert (socket.AF_INET, ("127.0.0.1", 8080)) in addresses
     assert len(addresses) == len(set(addresses))
@@ -59,12 +59,12 @@ def test_the_system_s_resolver() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "fd00::5", "10.1.2.3"])
 def test_literal_addresses(host: str) -> None:
-    """An IP address needs no resolver, and is the address that the system would give."""
+    """An IP address needs no resolver; the result is the one that the system would give."""
     assert literal_address(host, 80) == system_addresses(host, 80)[0]
 
 
 @pytest.mark.parametrize("host", ["localhost", "", "127.1", "1.2.3.4.5", "::g", "[::1]", "fe80::1%lo"])
-def test_what_is_no_literal_address(host: str) -> None:
+def test_other_hosts_are_no_literal_addresses(host: str) -> None:
     """A name, a short form or a scope is left to the system."""
     assert literal_address(host, 80) is None
 
@@ -78,8 +78,8 @@ def test_all_addresses_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("host", ["x" * 64, "a..b", ".a"])
-def test_names_that_are_none(host: str) -> None:
-    """What cannot be a host name is a name not known."""
+def test_invalid_names(host: str) -> None:
+    """An invalid host name is an unknown name."""
     with pytest.raises(socket.gaierror) as caught:
         Resolver().resolve(host, 80, soon())
     assert caught.value.errno == socket.EAI_NONAME
@@ -93,8 +93,8 @@ def test_names_that_are_none(host: str) -> None:
         OSError(errno.EMFILE, "Too many open files"),
     ],
 )
-def test_errors_reach_all_who_wait(oracle: Oracle, error: OSError) -> None:
-    """Each who waits for a name that fails gets the error as an instance of its own."""
+def test_errors_reach_all_callers(oracle: Oracle, error: OSError) -> None:
+    """Each caller that waits for a failing name gets its own instance of the error."""
     oracle.answer = error
     resolver = Resolver(oracle)
     with ThreadPoolExecutor(2) as pool:
@@ -107,13 +107,13 @@ def test_errors_reach_all_who_wait(oracle: Oracle, error: OSError) -> None:
 
 
 def test_a_name_without_addresses() -> None:
-    """An answer without addresses is a name not known, never an empty list."""
+    """An answer without addresses is an unknown name, never an empty list."""
     with pytest.raises(socket.gaierror):
         Resolver(lambda _host, _port: []).resolve("a.test", 80, soon())
 
 
 def test_a_lookup_that_breaks() -> None:
-    """Even a lookup that raises what no lookup should is an error of the name, not a hang."""
+    """A lookup that raises an unexpected error fails the name instead of hanging."""
 
     def broken(_host: str, _port: int) -> list[Address]:
         raise RuntimeError("as told")
@@ -123,7 +123,7 @@ def test_a_lookup_that_breaks() -> None:
 
 
 def test_a_check_does_not_wait_for_a_lookup_that_outlasted_another_one() -> None:
-    """A question whose answer never came is asked anew, so that a name server that is back is seen at once."""
+    """A question that outlasted a check is asked anew, so that a recovered name server is seen at once."""
     lost = threading.Event()
     questions: list[str] = []
 
@@ -143,7 +143,7 @@ def test_a_check_does_not_wait_for_a_lookup_that_outlasted_another_one() -> None
 
 
 def test_hung_lookups_are_few(oracle: Oracle) -> None:
-    """However many checks time out on a name, few lookups hang; a late answer is for those who wait then."""
+    """The number of hung lookups of a name is bounded; a late answer goes to the checks that wait for it."""
     resolver = Resolver(oracle)
     for _ in range(MOST_LOOKUPS + 3):
         with pytest.raises(TimeoutError) as caught:
@@ -156,8 +156,27 @@ def test_hung_lookups_are_few(oracle: Oracle) -> None:
         assert waiting.result(GENEROUS)[0] == [FIRST]
 
 
+@pytest.mark.parametrize("waiting", [False, True])
+def test_without_a_thread_to_be_had(oracle: Oracle, waiting: bool) -> None:
+    """A lookup whose thread cannot be started fails its check in words, and nothing of it is left behind."""
+    resolver = Resolver(oracle)
+    if waiting:
+        with pytest.raises(TimeoutError):
+            resolver.resolve("a.test", 80, time.perf_counter())
+    # No address space holds such a stack, however the system overcommits memory.
+    before = threading.stack_size(1 << 47)
+    try:
+        with pytest.raises(OSError, match=r"\Athe system has no thread to look the name up\Z"):
+            resolver.resolve("a.test", 80, soon())
+    finally:
+        threading.stack_size(before)
+    oracle.answered.set()
+    assert resolver.resolve("a.test", 80, soon())[0] == [FIRST]
+    until(lambda: not resolver._under_way)
+
+
 def test_answers_are_not_kept(oracle: Oracle) -> None:
-    """Each check asks anew: what changed in DNS is seen."""
+    """Each check asks anew, so that changes in DNS are seen."""
     oracle.answered.set()
     resolver = Resolver(oracle)
     for count in range(1, 4):
@@ -166,15 +185,15 @@ def test_answers_are_not_kept(oracle: Oracle) -> None:
 
 
 def test_one_hung_name_holds_up_no_other(oracle: Oracle) -> None:
-    """Another name, or another port, is looked up meanwhile."""
+    """While one name hangs, others are looked up."""
     resolver = Resolver(lambda host, port: oracle(host, port) if host == "hangs.test" else [FIRST])
     with pytest.raises(TimeoutError):
         resolver.resolve("hangs.test", 80, time.perf_counter())
     assert resolver.resolve("b.test", 80, soon())[0] == [FIRST]
 
 
-def test_abort_lets_everybody_go(oracle: Oracle) -> None:
-    """Those who wait are let go at once, and those who come later do not ask any more."""
+def test_abort_ends_all_lookups(oracle: Oracle) -> None:
+    """Waiting callers get an error at once, and later callers ask no more questions."""
     resolver = Resolver(oracle)
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(resolver.resolve, name, 80, soon()) for name in ("a.test", "b.test")]
@@ -190,7 +209,7 @@ def test_abort_lets_everybody_go(oracle: Oracle) -> None:
 
 
 def test_hung_threads_do_not_hold_the_process_up(oracle: Oracle) -> None:
-    """A lookup's thread is a daemon named after what it looks up."""
+    """The thread of a lookup is a daemon named after the host."""
     with pytest.raises(TimeoutError):
         Resolver(oracle).resolve("daemon.test", 80, time.perf_counter())
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "resolve-daemon.test"]

@@ -11,32 +11,31 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from checks.probe.connecting import STAGGER_SECONDS, Connected, connect
 from checks.probe.resolver import Address
 from checks.probe.sockets import (
     MOST_RECEIVED_BYTES,
-    STAGGER_SECONDS,
     Abort,
-    Connected,
     KernelClock,
     MeasuredSocket,
     TooMuchReceivedError,
     _clocks,
-    connect,
 )
 from tests.support.servers import GENEROUS, LARGE, SHORT, BlackHole, Server, refusing, silent
 from tests.support.waiting import until
 
-# Addresses that fail before anything is sent: of another family than TCP's, and one that TCP does not connect to.
+# Addresses that fail before anything is sent: one of a family without TCP, and a broadcast address.
 IMPOSSIBLE: Address = (socket.AF_UNIX, ("nowhere",))
 BROADCAST: Address = (socket.AF_INET, ("255.255.255.255", 9))
 
 
 @pytest.fixture
 def abort() -> Iterator[Abort]:
-    """A switch that is not thrown."""
+    """An Abort that is not thrown."""
     made = Abort()
     yield made
     made.close()
@@ -44,7 +43,7 @@ def abort() -> Iterator[Abort]:
 
 @pytest.fixture(autouse=True, scope="module")
 def clock() -> Iterator[KernelClock]:
-    """Time stamps switched on in the kernel."""
+    """Time stamps, switched on in the kernel."""
     made = KernelClock()
     yield made
     made.close()
@@ -76,13 +75,13 @@ def readable(sock: socket.socket) -> bool:
 
 
 def test_the_kernel_stamps(clock: KernelClock) -> None:
-    """On Linux the kernel's clock is used, and is said to be."""
+    """On Linux the kernel stamps what arrives, and ``source`` says so."""
     assert clock.available
     assert clock.source == "kernel"
 
 
 def test_a_system_that_does_not_stamp() -> None:
-    """A socket that cannot be stamped, as elsewhere than on Linux, is no error."""
+    """A socket that cannot be stamped, as on other systems than Linux, is no error."""
     made, closed = KernelClock(), socket.socket()
     closed.close()
     made.available = made.enable(closed)
@@ -91,7 +90,7 @@ def test_a_system_that_does_not_stamp() -> None:
 
 
 def test_what_was_sent_is_received(abort: Abort) -> None:
-    """Bytes go both ways, into a buffer of the caller's too."""
+    """Bytes go both ways, also into a buffer of the caller."""
     with connected(abort, later()) as (measured, peer):
         measured.sendall(b"request")
         assert peer.recv(100) == b"request"
@@ -104,7 +103,7 @@ def test_what_was_sent_is_received(abort: Abort) -> None:
 
 
 def test_arrival_is_when_it_arrived_and_not_when_it_was_read(abort: Abort) -> None:
-    """Bytes read late have the moment of their arrival, which lies between their sending and their being there."""
+    """Bytes that are read late have the moment of their arrival."""
     with connected(abort, later()) as (measured, peer):
 
         def is_right() -> bool:
@@ -117,12 +116,36 @@ def test_arrival_is_when_it_arrived_and_not_when_it_was_read(abort: Abort) -> No
             # The wall clock, which the stamps are of, and perf_counter may drift apart by a little.
             return before - 0.005 <= measured.last_arrival <= there + 0.005
 
-        # The kernel begins to stamp some time after it was asked to.
+        # The kernel begins to stamp with some delay.
         until(is_right)
 
 
+class Fickle(socket.socket):
+    """A socket that poll reports as readable a few times before it is (poll(2), BUGS)."""
+
+    false_alarms = 3
+
+    def recvmsg_into(self, *arguments: Any) -> Any:
+        """Fail as a socket without input does, a few times."""
+        if self.false_alarms:
+            self.false_alarms -= 1
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return super().recvmsg_into(*arguments)
+
+
+def test_a_false_alarm_is_no_failure(abort: Abort) -> None:
+    """A socket that is reported as readable and has nothing to read is waited for again."""
+    ours, theirs = socket.socketpair()
+    fickle = Fickle(fileno=ours.detach())
+    with theirs:
+        measured = MeasuredSocket(fickle, later(), abort)
+        theirs.sendall(b"x")
+        assert (measured.recv(10), fickle.false_alarms) == (b"x", 0)
+        measured.close()
+
+
 def test_a_stamp_from_before_the_request_is_not_believed(abort: Abort) -> None:
-    """A stamp older than the request, as one taken before the clock was set, gives way to the moment of reading."""
+    """The moment of reading replaces a stamp from before the request, as after a step of the clock."""
     with connected(abort, later()) as (measured, peer):
         peer.sendall(b"x")
         until(lambda: not measured.is_silent())
@@ -132,7 +155,7 @@ def test_a_stamp_from_before_the_request_is_not_believed(abort: Abort) -> None:
 
 
 def test_without_stamps_it_is_the_moment_of_reading(abort: Abort) -> None:
-    """On a socket that is not stamped the moment of reading is taken, and there are no facts of TCP."""
+    """A socket without stamps gives the moment of reading, and one without TCP gives no facts."""
     ours, theirs = socket.socketpair()
     with theirs:
         measured = MeasuredSocket(ours, later(), abort)
@@ -145,7 +168,7 @@ def test_without_stamps_it_is_the_moment_of_reading(abort: Abort) -> None:
 
 
 def test_reading_ends_at_the_deadline(abort: Abort) -> None:
-    """Whoever says nothing is waited for until the deadline and no longer."""
+    """A read from a silent peer ends at the deadline."""
     with connected(abort, later(SHORT)) as (measured, _):
         begun = time.perf_counter()
         with pytest.raises(TimeoutError) as caught:
@@ -155,13 +178,13 @@ def test_reading_ends_at_the_deadline(abort: Abort) -> None:
 
 
 def test_sending_ends_at_the_deadline(abort: Abort) -> None:
-    """Whoever takes nothing is waited for until the deadline and no longer."""
+    """A write to a peer that reads nothing ends at the deadline."""
     with connected(abort, later(SHORT)) as (measured, _), pytest.raises(TimeoutError):
         measured.sendall(LARGE.encode())
 
 
 def test_large_requests_are_sent_whole(abort: Abort) -> None:
-    """More than the buffers hold is sent as the peer takes it."""
+    """A request larger than the buffers is sent as the peer reads it."""
     with connected(abort, later()) as (measured, peer), ThreadPoolExecutor(1) as pool:
         sending = pool.submit(measured.sendall, LARGE.encode())
         count = 0
@@ -176,8 +199,8 @@ def receive_all(measured: MeasuredSocket) -> None:
         pass
 
 
-def test_who_never_stops_sending(abort: Abort) -> None:
-    """Of an endless answer a bounded part is read; the next request on the connection starts to count anew."""
+def test_an_endless_answer(abort: Abort) -> None:
+    """A bounded part of an endless answer is read; each request on a connection counts from zero."""
     with connected(abort, later()) as (measured, peer), ThreadPoolExecutor(1) as pool:
         sending = pool.submit(peer.sendall, b"x" * 2 * MOST_RECEIVED_BYTES)
         received = 0
@@ -192,7 +215,7 @@ def test_who_never_stops_sending(abort: Abort) -> None:
 
 
 def test_errors_of_the_socket_pass(abort: Abort) -> None:
-    """A reset is told as the system tells it."""
+    """A reset raises the system's error."""
     with connected(abort, later()) as (measured, peer):
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
         peer.close()
@@ -201,7 +224,7 @@ def test_errors_of_the_socket_pass(abort: Abort) -> None:
 
 
 def test_a_connection_is_silent_until_something_comes(abort: Abort) -> None:
-    """Bytes, or the end, break the silence of a connection."""
+    """A connection with input, or at its end, is no longer silent."""
     with connected(abort, later()) as (measured, peer):
         assert measured.is_silent()
         peer.shutdown(socket.SHUT_WR)
@@ -210,11 +233,12 @@ def test_a_connection_is_silent_until_something_comes(abort: Abort) -> None:
 
 
 def test_facts_of_the_connection(abort: Abort) -> None:
-    """The kernel's figures of a loopback connection: a short way, with the MTU that loopback has."""
+    """The kernel's figures of a loopback connection: a short round trip, and the MTU of loopback."""
     mtu = int(Path("/sys/class/net/lo/mtu").read_text("ascii"))
     with connected(abort, later()) as (measured, _):
         facts = measured.tcp_facts()
         assert facts is not None
+        assert facts.rtt_seconds is not None
         assert 0 < facts.rtt_seconds < 1
         assert facts.path_mtu_bytes == min(mtu, 65535)
         assert facts.retransmits == 0
@@ -222,7 +246,7 @@ def test_facts_of_the_connection(abort: Abort) -> None:
 
 
 def test_segments_sent_again_count_once(abort: Abort) -> None:
-    """What was sent again for one request is not counted for the next one on the connection."""
+    """Retransmits of one request do not count for the next request on the connection."""
     with BlackHole() as hole, ThreadPoolExecutor(1) as pool:
         connecting = pool.submit(connect, [hole.address], later(), abort)
         until(hole.is_tried)
@@ -243,7 +267,7 @@ def test_segments_sent_again_count_once(abort: Abort) -> None:
 
 
 def test_segments_sent_again_for_nothing_do_not_count(abort: Abort) -> None:
-    """What the kernel sent again though it had arrived, the other side only being slow to say so, is no loss."""
+    """A segment that was sent again although it had arrived, since the ACK was slow, is no retransmit."""
     with connected(abort, later()) as (measured, peer):
         for _ in range(3):  # after a few of these the peer's kernel waits with its ACK for an answer to go along with
             measured.sendall(b"request")
@@ -258,21 +282,21 @@ def test_segments_sent_again_for_nothing_do_not_count(abort: Abort) -> None:
 
 
 def duplicates(measured: MeasuredSocket) -> int:
-    """How many segments the peer had twice, as it says: tcpi_dsack_dups."""
+    """How many segments the peer reported as duplicates: tcpi_dsack_dups."""
     info = measured._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 220)
     return int(struct.unpack_from("@I", info, 216)[0])
 
 
 @contextmanager
 def connecting(abort: Abort, *addresses: Address, seconds: float = GENEROUS) -> Iterator[Connected]:
-    """Connect, and close in the end."""
+    """Connect for the ``with`` block."""
     made = connect(addresses, later(seconds), abort)
     with made.sock:
         yield made
 
 
 def test_the_first_address_that_answers(abort: Abort) -> None:
-    """The first address is taken when it works, without a try of the others."""
+    """The first address is used when it works; the others are not tried."""
     with Server(silent) as first, Server(silent) as second:
         before = time.perf_counter()
         with connecting(abort, first.address, second.address) as made:
@@ -284,7 +308,7 @@ def test_the_first_address_that_answers(abort: Abort) -> None:
 
 
 def test_addresses_that_fail_at_once_cost_no_time(abort: Abort) -> None:
-    """After a refusal, or an address that this system cannot even try, the next is tried at once."""
+    """After an address that refuses, or that cannot be tried, the next one is tried at once."""
     with Server(silent) as server, refusing() as refused:
         begun = time.perf_counter()
         with connecting(abort, *[IMPOSSIBLE, BROADCAST, refused] * 10, server.address) as made:
@@ -302,7 +326,7 @@ def test_an_address_that_swallows_packets_is_overtaken(abort: Abort) -> None:
 
 
 def test_addresses_that_fail_cost_no_time_beside_one_that_waits(abort: Abort) -> None:
-    """A refusal is followed by the next address at once also while an earlier one is still being tried."""
+    """After a refusal the next address is tried at once, also while an earlier one is pending."""
     with Server(silent) as server, BlackHole() as hole, refusing() as refused:
         begun = time.perf_counter()
         with connecting(abort, hole.address, *[refused] * 20, server.address) as made:
@@ -311,7 +335,7 @@ def test_addresses_that_fail_cost_no_time_beside_one_that_waits(abort: Abort) ->
 
 
 def test_a_slow_address_goes_on(abort: Abort) -> None:
-    """An address that answers late still wins where the others do worse."""
+    """An address that answers late is used when the others fail."""
     with BlackHole() as slow, BlackHole() as never, refusing() as refused, ThreadPoolExecutor(1) as pool:
         addresses = [slow.address, never.address, refused]
         winning = pool.submit(connect, addresses, later(), abort)
@@ -323,7 +347,7 @@ def test_a_slow_address_goes_on(abort: Abort) -> None:
 
 
 def test_all_addresses_fail(abort: Abort) -> None:
-    """When none works the error is the first one's."""
+    """When no address works, the error of the first failure is raised."""
     with refusing() as refused:
         with pytest.raises(ConnectionRefusedError):
             connect([refused, IMPOSSIBLE], later(), abort)
@@ -333,7 +357,7 @@ def test_all_addresses_fail(abort: Abort) -> None:
 
 
 def test_connecting_ends_at_the_deadline(abort: Abort) -> None:
-    """Addresses that swallow packets are waited for until the deadline and no longer, however many they are."""
+    """Connecting to any number of addresses that swallow packets ends at the deadline."""
     with BlackHole() as hole:
         begun = time.perf_counter()
         with pytest.raises(TimeoutError) as caught:
@@ -342,8 +366,8 @@ def test_connecting_ends_at_the_deadline(abort: Abort) -> None:
         assert SHORT <= time.perf_counter() - begun < GENEROUS / 2
 
 
-def test_abort_wakes_all_who_wait(abort: Abort) -> None:
-    """Once thrown, the switch ends every wait, those that begin later too."""
+def test_abort_ends_all_waits(abort: Abort) -> None:
+    """Once thrown, it ends every wait, also those that begin later."""
     with connected(abort, later()) as (measured, _), BlackHole() as hole, ThreadPoolExecutor(2) as pool:
         reading = pool.submit(measured.recv, 10)
         connecting = pool.submit(connect, [hole.address], later(), abort)
@@ -356,7 +380,7 @@ def test_abort_wakes_all_who_wait(abort: Abort) -> None:
 
 
 def test_the_two_clocks_are_read_at_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that had to wait between reading one clock and the other reads them again."""
+    """A thread that was suspended between the two readings reads both clocks again."""
     apart = time.time() - time.perf_counter()
     read, waits = time.time_ns, iter((0.2, 0.1, 0.0, 0.0))
 

@@ -5,14 +5,26 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from checks.report import log
 from checks.report.log import JsonFormatter, LogfmtFormatter, setup
+from tests.support.pipes import pipe
+from tests.support.waiting import until
+
+ROOT = Path(__file__).resolve().parents[2]
+DEADLINE = 5.0
 
 LOGFMT_FIELD = re.compile(r'([A-Za-z0-9_.-]+)=("(?:[^"\\]|\\.)*"|[^ "=\\]+)(?: |$)')
 # Names that try to be the formatter's own fields, or two fields at once.
@@ -48,6 +60,7 @@ def logger() -> Iterator[logging.Logger]:
     logger = logging.getLogger("kubenurse")
     before = logger.handlers[:], logger.level, logger.propagate
     yield logger
+    log.stop()
     logger.handlers[:], logger.propagate = before[0], before[2]
     logger.setLevel(before[1])
 
@@ -118,6 +131,12 @@ def test_long_values_are_cut() -> None:
         assert "998009 characters left out" in cut
 
 
+def written(stream: io.StringIO) -> str:
+    """All that the log has written, once it has written all."""
+    assert log.flush(DEADLINE)
+    return stream.getvalue()
+
+
 @pytest.mark.parametrize("form", ["logfmt", "json"])
 def test_an_exception_is_one_field(form: str, logger: logging.Logger) -> None:
     """A traceback and a stack stay on the event's line, as fields of their own."""
@@ -127,7 +146,7 @@ def test_an_exception_is_one_field(form: str, logger: logging.Logger) -> None:
         raise ValueError("two\nlines")
     except ValueError:
         logger.exception("it broke", stack_info=True)
-    (line,) = stream.getvalue().splitlines()
+    (line,) = written(stream).splitlines()
     fields = json.loads(line) if form == "json" else dict(parse_logfmt(line))
     assert fields["exception"].startswith("Traceback (most recent call last):\n")
     assert fields["exception"].endswith("ValueError: two\nlines")
@@ -141,27 +160,93 @@ def test_levels_below_the_chosen_one_are_left_out(logger: logging.Logger) -> Non
     below = logging.getLogger("kubenurse.area")
     below.info("not this")
     below.warning("this")
-    assert "not this" not in stream.getvalue()
-    assert "level=warning event=this\n" in stream.getvalue()
+    assert "not this" not in written(stream)
+    assert "level=warning event=this\n" in written(stream)
     assert not logger.propagate
 
 
 def test_setup_again_replaces_the_first(logger: logging.Logger) -> None:
-    """After a second setup each event is written once, to the new stream."""
+    """A second setup writes the first one's last lines, then each event once, to the new stream."""
     first, second = io.StringIO(), io.StringIO()
     setup("info", "logfmt", first)
+    logger.info("early")
     setup("debug", "json", second)
     logger.debug("once")
-    assert first.getvalue() == ""
-    assert len(second.getvalue().splitlines()) == 1
+    assert len(written(second).splitlines()) == 1
+    assert first.getvalue().endswith("event=early\n")
     assert not first.closed
 
 
-def test_a_log_that_cannot_be_written_is_no_error(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the stream gone, events are dropped silently and the agent goes on."""
-    stream = io.StringIO()
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_log_that_cannot_be_written_is_no_error(
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str], *, closed: bool
+) -> None:
+    """With the stream closed or absent, events and wrong arguments are dropped and counted, and nothing is raised."""
+    stream = io.StringIO() if closed else None
     setup("info", "logfmt", stream)
-    stream.close()
+    if stream is not None:
+        stream.close()
     logger.info("into the void")
     logger.info("wrong %d", "argument")
+    assert log.flush(DEADLINE)
+    until(lambda: log.dropped() == 2, DEADLINE)
     assert capsys.readouterr().err == ""
+
+
+def test_a_thread_that_dies_is_an_event(logger: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The traceback of a thread is one event of the log, not text on standard error."""
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(logging, "lastResort", logging.lastResort)
+    stream = io.StringIO()
+    setup("info", "json", stream)
+    log.adopt_process()
+
+    def die() -> None:
+        raise MemoryError("no more")
+
+    thread = threading.Thread(target=die, name="unlucky")
+    thread.start()
+    thread.join(DEADLINE)
+    (line,) = written(stream).splitlines()
+    fields = json.loads(line)
+    assert (fields["level"], fields["event"], fields["thread"]) == ("critical", "thread died", "unlucky")
+    assert fields["exception"].endswith("MemoryError: no more")
+
+
+def test_without_a_setup_the_log_is_empty_and_alive(logger: logging.Logger) -> None:
+    """A program that has not set the log up has no lines to wait for and none dropped."""
+    logger.handlers[:] = []
+    assert log.flush(0)
+    assert log.dropped() == 0
+    assert time.monotonic() - log.last_lived() < DEADLINE
+
+
+LAST_WORDS = """
+import os, sys, time
+from checks.report import log
+log.setup("info", sys.argv[1], sys.stderr)
+begun = time.monotonic()
+written = log.last_words("agent ends", why="rounds stopped")
+print(written, time.monotonic() - begun < 5, os.get_blocking(2), flush=True)
+os._exit(1)
+"""
+
+
+@pytest.mark.parametrize("form", ["logfmt", "json"])
+@pytest.mark.parametrize("full", [True, False])
+def test_last_words_go_past_the_queue_and_never_block(form: str, *, full: bool) -> None:
+    """They are one line of the log's form; with a full pipe they are given up, and the descriptor stays as it was."""
+    with pipe(full=full) as (reader, writer):
+        done = subprocess.run(
+            [sys.executable, "-c", LAST_WORDS, form],
+            stderr=writer,
+            stdout=subprocess.PIPE,
+            timeout=20,
+            cwd=ROOT,
+            check=False,
+        )
+        assert done.stdout.split() == [str(not full).encode(), b"True", b"True"]
+        if not full:
+            line = os.read(reader, 4096).decode()
+            fields = json.loads(line) if form == "json" else dict(parse_logfmt(line.rstrip("\n")))
+            assert (fields["event"], fields["why"]) == ("agent ends", "rounds stopped")

@@ -29,7 +29,7 @@ def healthy(own: int, agents: int) -> dict[str, Any]:
 def test_four_healthy_agents_fit_the_width() -> None:
     """Four agents have a line each, a column for each check and every other agent, and nothing to complain about."""
     seen = {f"node-{number} (1234567)": healthy(number, 4) for number in range(1, 5)}
-    lines = table.render(seen).splitlines()
+    lines = table.as_table(seen).splitlines()
     assert lines[0].split() == [
         "agent",
         "api",
@@ -60,7 +60,7 @@ def test_failures_are_told_in_full_below() -> None:
     found = state(
         {"api_server_direct": ("connect: connection refused", 0.1), "me_service": ("ok", 2.5)}, "pods: 403 Forbidden"
     )
-    shown = table.render({"node-1": found, "node-2": None})
+    shown = table.as_table({"node-1": found, "node-2": None})
     assert "connect: c…" in shown
     assert "ok 2.50 s" in shown
     assert "\nnode-1 neighbourhood: pods: 403 Forbidden\n" in shown
@@ -71,7 +71,7 @@ def test_failures_are_told_in_full_below() -> None:
 def test_many_failures_are_counted() -> None:
     """However much fails, the list of failures stays short."""
     seen = {f"node-{number}": None for number in range(50)}
-    shown = table.render(seen)
+    shown = table.as_table(seen)
     assert shown.count("agent: no answer") == table.MAX_FAILURES
     assert f"and {50 - table.MAX_FAILURES} more" in shown
 
@@ -82,7 +82,7 @@ def test_many_neighbours_are_summed_up() -> None:
     broken = healthy(1, 12)
     broken["checks"]["path_node-2"]["state"] = "connect: timed out after 5s"
     broken["checks"]["path_node-3"]["duration"] = 0.2
-    lines = table.render(seen | {"node-1": broken, "node-3": state({})}).splitlines()
+    lines = table.as_table(seen | {"node-1": broken, "node-3": state({})}).splitlines()
     assert lines[0].endswith("neighbours")
     assert lines[1].endswith("1/11 fail")
     assert lines[2].endswith("ok 1.0 ms")
@@ -91,7 +91,7 @@ def test_many_neighbours_are_summed_up() -> None:
 
 def test_columns_are_in_natural_order() -> None:
     """node-10 comes after node-9."""
-    shown = table.render({"node-1": state({"path_node-10": ("ok", 0.0), "path_node-9": ("ok", 0.0)})})
+    shown = table.as_table({"node-1": state({"path_node-10": ("ok", 0.0), "path_node-9": ("ok", 0.0)})})
     assert shown.index("to node-9") < shown.index("to node-10")
 
 
@@ -101,12 +101,12 @@ def test_colours_take_no_width() -> None:
         "node-1": state({"me_service": ("500 Internal Server Error", 0.1), "path_node-2": ("ok", 0.1)}),
         "node-2": None,
     }
-    coloured = table.render(seen, colour=True)
+    coloured = table.as_table(seen, colour=True)
     assert "\x1b[31m500 Intern" in coloured
     assert "\x1b[32mok 100.0 ms" in coloured
     for code in (0, 31, 32):
         coloured = coloured.replace(f"\x1b[{code}m", "")
-    assert [line.rstrip() for line in coloured.splitlines()] == table.render(seen).splitlines()
+    assert [line.rstrip() for line in coloured.splitlines()] == table.as_table(seen).splitlines()
 
 
 def test_complete_means_every_check_of_every_agent() -> None:
@@ -167,6 +167,6 @@ def test_terminal_is_redrawn_in_place() -> None:
     seen: dict[str, dict[str, Any] | None] = {"node-1": healthy(1, 1)}
     screen.show(seen)
     assert "\x1b[J" not in out.getvalue()
-    lines = table.render(seen).count("\n") + 1
+    lines = table.as_table(seen).count("\n") + 1
     screen.show(seen)
     assert f"\x1b[{lines}F\x1b[J" in out.getvalue()

@@ -84,12 +84,12 @@ def test_unknown_key_has_no_value(cache: TTLCache[str, str]) -> None:
 
 
 @given(st.sets(st.integers(0, 20)), st.sets(st.integers(0, 20)))
-def test_keep_only_forgets_all_other_keys(put: set[int], kept: set[int]) -> None:
+def test_retain_forgets_all_other_keys(put: set[int], kept: set[int]) -> None:
     """What remains is exactly what was put and is to be kept: the cache cannot outgrow the keys in use."""
     cache: TTLCache[int, int] = TTLCache(TTL)
     for key in put:
         cache.put(key, key)
-    cache.keep_only(kept)
+    cache.retain(kept)
     assert len(cache) == len(put & kept)
     assert {key for key in put if cache.latest(key) is not None} == put & kept
 
@@ -108,7 +108,7 @@ def test_threads_may_use_it_at_once(cache: TTLCache[str, str]) -> None:
                 cache.put(key, key)
                 if cache.fresh(key) not in (key, None):
                     wrong.append(cache.fresh(key))
-                cache.keep_only([f"path_{other}" for other in range(turn % 7)])
+                cache.retain([f"path_{other}" for other in range(turn % 7)])
         except Exception as error:
             wrong.append(error)
 

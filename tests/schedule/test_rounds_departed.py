@@ -36,11 +36,11 @@ class Fleet:
             assert self.go_on.wait(TIMEOUT)
         return CheckResult(target.type, OK)
 
-    def on_round(self, _types: frozenset[str]) -> None:
+    def prune(self) -> None:
         """Let who leaves leave."""
         self.targets = self.left
 
-    def on_result(self, result: CheckResult) -> None:
+    def take(self, result: CheckResult) -> None:
         """Note the result."""
         self.results.append(result.type)
         if result.type == STAYS.type:
@@ -51,13 +51,13 @@ class Fleet:
         return Rounds(
             targets=lambda: self.targets,
             check=self.check,
-            on_result=self.on_result,
-            on_round=self.on_round,
+            take=self.take,
+            begin=self.prune,
             interval=interval,
             timeout=TIMEOUT,
             ttl=0.0,
             phase=0.0,
-            is_wanted=lambda target: target in self.targets,
+            wants=lambda target: target in self.targets,
         )
 
 

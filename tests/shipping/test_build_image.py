@@ -1,4 +1,4 @@
-"""Which program builds the image, and what it is told."""
+"""Which program builds the image, and with which arguments."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def command(directory: Path, name: str, script: str) -> None:
-    """Put an executable on the search path."""
+    """Write an executable into a directory of the search path."""
     file = directory / name
     file.write_text(f"#!/bin/sh\n{script}\n")
     file.chmod(0o755)
 
 
 def build(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Build with only the commands of ``directory`` to be found."""
+    """Build with only the commands of ``directory`` on the search path."""
     return subprocess.run(
         [sys.executable, "-m", "tools.image", *arguments],
         cwd=ROOT,
@@ -35,7 +35,7 @@ def build(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_docker_is_passed_over_when_its_engine_does_not_answer(tmp_path: Path) -> None:
-    """Its command may be there without an engine; podman then builds, and is told what docker knows by itself."""
+    """When docker's engine does not answer, podman builds, with the options that only podman needs."""
     command(tmp_path, "docker", 'test "$1" != info')
     command(tmp_path, "podman", 'if test "$1" = info; then echo linux/any; else echo "$@"; fi')
     done = build(tmp_path, "name:tag", "--", "--build-arg", "BASE=python")
@@ -47,7 +47,7 @@ def test_docker_is_passed_over_when_its_engine_does_not_answer(tmp_path: Path) -
 
 
 def test_docker_is_taken_when_it_works(tmp_path: Path) -> None:
-    """It needs no format, and the image has the name that the manifests use."""
+    """Docker gets no podman options, and the image has the name that the manifests use."""
     command(tmp_path, "docker", 'test "$1" = info || echo "$@"')
     command(tmp_path, "podman", "exit 1")
     words = build(tmp_path).stdout.split()
@@ -56,8 +56,8 @@ def test_docker_is_taken_when_it_works(tmp_path: Path) -> None:
     assert f"--tag=localhost/kubenurse-python:{__version__}" in words
 
 
-def test_says_what_to_do_when_neither_works(tmp_path: Path) -> None:
-    """Exit 1 and the remedy on stderr."""
+def test_reports_the_remedy_when_neither_works(tmp_path: Path) -> None:
+    """Without a working builder the exit code is 1, and stderr has the remedy."""
     command(tmp_path, "docker", "exit 1")
     done = build(tmp_path)
     assert done.returncode == 1
@@ -67,6 +67,6 @@ def test_says_what_to_do_when_neither_works(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", [1, 125])
 def test_a_failed_build_is_a_failure(tmp_path: Path, code: int) -> None:
-    """The exit code is the builder's."""
+    """The exit code of a failed build is the builder's."""
     command(tmp_path, "podman", f'test "$1" = info || exit {code}')
     assert build(tmp_path).returncode == code

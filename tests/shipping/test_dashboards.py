@@ -34,7 +34,7 @@ RATE_INTERVAL = "20s"
 DASHBOARDS = {path.stem: json.loads(text) for path, text in dashboards.files().items()}
 TYPES = {"stat", "timeseries", "heatmap", "table", "state-timeline"}
 
-# As the v1.15 dashboard asks, with its variable $request_type.
+# The queries of the v1.15 dashboard, with its variable $request_type.
 V1_15 = (
     'sum(rate(kubenurse_httpclient_request_duration_seconds_bucket{type=~"$request_type.*"}[5m])) by (le)',
     'irate(kubenurse_errors_total{type=~"$request_type.*"}[5m])',
@@ -50,7 +50,7 @@ V1_15 = (
     "process_resident_memory_bytes",
     "process_open_fds",
 )
-# What is wrong with the sandbox below is known at once; the other alerts need minutes, or packets that get lost.
+# The faults of the sandbox below raise these alerts at once. The others need minutes, or lost packets.
 ALERTS_AT_ONCE = {
     "KubenurseNodeUnreachable",
     "KubenurseCheckFailing",
@@ -62,19 +62,19 @@ ALERTS_AT_ONCE = {
 
 
 def panels(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
-    """All panels but the headings of rows."""
+    """Return all panels except the headings of rows."""
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
 def queries(dashboard: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each query, with the panel it is in."""
+    """Yield each query with its panel."""
     for panel in panels(dashboard):
         for target in panel["targets"]:
             yield f"{panel['title']} {target['refId']}", target["expr"]
 
 
 def overlap(one: dict[str, int], other: dict[str, int]) -> bool:
-    """Whether two places on a dashboard have a cell in common."""
+    """Tell whether two places on a dashboard overlap."""
     return (
         one["x"] < other["x"] + other["w"]
         and other["x"] < one["x"] + one["w"]
@@ -84,7 +84,7 @@ def overlap(one: dict[str, int], other: dict[str, int]) -> bool:
 
 
 def test_files_are_what_the_tool_makes() -> None:
-    """The JSON files are those that python -m tools.dashboards writes, and there are no others."""
+    """The JSON files are those that python -m tools.dashboards writes, and no others."""
     made = dashboards.files()
     assert {path.name: path.read_text(encoding="utf-8") for path in made} == {p.name: text for p, text in made.items()}
     assert sorted(dashboards.DIRECTORY.glob("*.json")) == sorted(made)
@@ -92,7 +92,7 @@ def test_files_are_what_the_tool_makes() -> None:
 
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_structure_is_grafanas(name: str) -> None:
-    """Panels have unique numbers, places of their own within the grid, targets with letters and the chosen source."""
+    """Panels have unique numbers, do not overlap, stay inside the grid, and use the chosen data source."""
     dashboard = DASHBOARDS[name]
     assert (dashboard["uid"], dashboard["id"], dashboard["schemaVersion"]) == (name, None, SCHEMA_VERSION)
     numbers = [panel["id"] for panel in dashboard["panels"]]
@@ -113,7 +113,7 @@ def test_structure_is_grafanas(name: str) -> None:
 
 
 def lost(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
-    """The paths of what is in one JSON value and not, or not the same, in the other."""
+    """Yield the paths whose values in one JSON value are missing or different in the other."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key, value in ours.items():
             yield from lost(value, theirs.get(key), f"{path}/{key}")
@@ -126,16 +126,16 @@ def lost(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_grafana_knows_every_field(name: str) -> None:
-    """Read and written again by Grafana's own schema, a dashboard loses nothing: no field is misspelt or misplaced."""
+    """Grafana's own schema reads and writes a dashboard without loss, so no field is misspelt or misplaced."""
     register_default_plugins()
     theirs = json.loads(JSONEncoder().encode(Dashboard.from_json(DASHBOARDS[name])))
-    # What Grafana's variable editor writes beside the query, and the schema leaves out.
+    # Grafana's variable editor writes this field beside the query; the schema omits it.
     assert [path for path in lost(DASHBOARDS[name], theirs) if not path.endswith("/definition")] == []
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_variables_are_there_and_used(name: str) -> None:
-    """Data source, cluster and node can be chosen, and no query asks for a variable that is not there."""
+    """Data source, cluster and node are variables, and every variable that a query uses exists."""
     dashboard = DASHBOARDS[name]
     variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
     assert {"datasource", "cluster", "node"} <= variables.keys()
@@ -149,19 +149,19 @@ def test_variables_are_there_and_used(name: str) -> None:
 
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_queries_are_of_the_chosen_cluster(name: str) -> None:
-    """Every metric of ours in every query is narrowed to the cluster that was chosen."""
+    """Every query narrows every metric of ours to the chosen cluster."""
     for title, expr in queries(DASHBOARDS[name]):
         for labels in re.findall(r"kubenurse_\w+(\{[^}]*\})?", expr):
             assert 'cluster=~"$cluster"' in labels, f"{title}: {expr}"
 
 
-# Of so many the lower quarter is too: four names are known.
+# With so many unknown names beside four known ones, the lower quartile of failing lookups is high.
 UNKNOWN_NAMES = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Scraped:
-    """A cluster that was scraped while things went wrong, and its nodes by what is wrong with them."""
+    """A scraped cluster with faults, and its nodes by their fault."""
 
     prometheus: Prometheus
     healthy: str
@@ -173,21 +173,21 @@ class Scraped:
         return any(self.prometheus.query(self.fill_in(expr, node)) for node in nodes)
 
     def fill_in(self, expr: str, node: str) -> str:
-        """Put the dashboards' variables in, as Grafana does."""
+        """Replace the dashboards' variables, as Grafana does."""
         values = {"__rate_interval": RATE_INTERVAL, "cluster": CLUSTER, "node": node, "type": ".*", "request_type": ""}
         return re.sub(r"\$([a-z_]\w*)", lambda match: values[match[1]], expr)
 
 
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
-    """Five agents and much trouble.
+    """Run five agents with faults.
 
-    One agent is killed, one gets a bad token, and none may read nodes; the Service resets every second connection; the
-    ingress fails and shows a certificate that ends soon; most names are not known.
+    One agent is killed, one gets a bad token, and none may read nodes. The Service resets every second connection. The
+    ingress fails and has a certificate that ends soon. Most names are unknown.
     """
     with ExitStack() as stack:
         backends: list[Address] = []
-        # The sandbox's own Service has an address only; checks are to look it up by name.
+        # The sandbox's own Service has an address only; this one has a name to look up.
         front = stack.enter_context(Service(lambda: backends, "127.0.0.1"))
         named = f"http://localhost:{front.port}"
         unknown = "|".join(f"unknown-{number}:http://unknown-{number}.invalid/" for number in range(UNKNOWN_NAMES))
@@ -204,8 +204,8 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
         targets = [("{}:{}".format(*agent.address), labels_of(agent)) for agent in cluster.agents]
         prometheus = stack.enter_context(scraping(directory, targets, RULES))
         *_, blind, dead = cluster.agents
-        # The built-in checks, the Service's once more, those of unknown names and of the four neighbours, all seen once
-        # while they worked.
+        # Wait for one result of each check while it works: the built-in ones, the Service again, the unknown names and
+        # the four neighbours.
         until(lambda: len(prometheus.query("kubenurse_check_success")) >= 5 * (4 + 1 + UNKNOWN_NAMES + 4), 30)
         blind.account.rotate(token="no longer good")
         blind.restart()
@@ -219,13 +219,13 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
 
 
 def labels_of(agent: Agent) -> dict[str, str]:
-    """The labels that scraping gives an agent's series in a cluster."""
+    """Return the labels that scraping adds to an agent's series in a cluster."""
     return {"cluster": CLUSTER, "namespace": "kubenurse", "node": agent.node, "pod": agent.pod}
 
 
 @needs_prometheus
 def test_every_query_returns_data(scraped: Scraped) -> None:
-    """Every query of the dashboards, of v1.15's dashboard, of docs/metrics.md and of the rules finds something."""
+    """Every query of the dashboards, of v1.15's dashboard, of docs/metrics.md and of the rules returns data."""
     one_node = (scraped.healthy, scraped.blind, scraped.dead)
     wanted = [
         (expr, one_node if name == "kubenurse-node" else (".*",))
@@ -247,18 +247,18 @@ def test_every_query_returns_data(scraped: Scraped) -> None:
 
 
 def recorded() -> set[str]:
-    """The names of all recorded series."""
+    """Return the names of all recorded series."""
     return {rule["record"] for rule in rules() if "record" in rule}
 
 
 def asked_by_rules() -> set[str]:
-    """Each metric that a rule asks for, with the labels that it asks for."""
+    """Return each metric in a rule, with its label matchers."""
     return {found for rule in rules() for found in re.findall(r"(?:\w+:)?kubenurse_[\w:]+(?:\{[^}]*\})?", rule["expr"])}
 
 
 @needs_prometheus
 def test_matrix_and_phases_are_right(scraped: Scraped) -> None:
-    """The matrix shows the dead node's column as bad and another as good; phases add up to the whole of a check."""
+    """The matrix shows a dead node's column as bad and another as good; the phases add up to a whole check."""
     rows = {panel["title"]: panel["targets"] for panel in panels(DASHBOARDS["kubenurse-overview"])}
     matrix = rows["From (row) to (column)"][0]["expr"]
 
@@ -272,14 +272,14 @@ def test_matrix_and_phases_are_right(scraped: Scraped) -> None:
     name = "kubenurse_httpclient_request_duration_seconds"
     whole = f"sum(rate({name}_sum{{{asked}}}[$__rate_interval])) / sum(rate({name}_count{{{asked}}}[$__rate_interval]))"
     share = scraped.prometheus.query(scraped.fill_in(f"({phases}) / ({whole})", scraped.healthy))
-    # The rest is between the phases, where nothing is waited for.
+    # The rest is the time between phases.
     assert 0.5 < float(share[0]["value"][1]) < 1.01
 
 
 @needs_prometheus
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_every_variable_has_values(scraped: Scraped, name: str) -> None:
-    """Clusters, nodes and checks can be chosen from what is there."""
+    """Each variable offers the clusters, nodes and checks that exist."""
     found = {}
     for variable in DASHBOARDS[name]["templating"]["list"]:
         if variable["type"] == "query":
@@ -294,7 +294,7 @@ def test_every_variable_has_values(scraped: Scraped, name: str) -> None:
 
 @needs_prometheus
 def test_rules_are_evaluated_without_errors_and_notice_what_is_wrong(scraped: Scraped) -> None:
-    """Prometheus evaluates all rules, and the alerts whose cause is there are on their way."""
+    """Prometheus evaluates all rules, and each alert with a cause in the sandbox is pending or firing."""
 
     def noticed() -> set[str]:
         return {rule["name"] for rule in scraped.prometheus.rules() if rule["type"] == "alerting" and rule["alerts"]}

@@ -1,6 +1,6 @@
-"""The guides in docs/ speak of what there is: names, files, commands and the words of failures, held against the code.
+"""The documentation agrees with the code: names, files, commands and the words of failures.
 
-That relative links lead to files is in test_readme.py.
+test_readme.py checks relative links.
 """
 
 from __future__ import annotations
@@ -17,21 +17,31 @@ from pathlib import Path
 
 import pytest
 
-from checks.config.variables import VARIABLES, load
+from checks.config.load import load
+from checks.config.variables import VARIABLES
 from checks.kube import errors as kubeapi_errors
-from checks.model import TRACE_EVENTS, CheckResult, Neighbourhood, TcpFacts
-from checks.probe import failures
-from checks.report.metrics import ERROR_EVENTS, Metrics
+from checks.model import PHASES, REDIRECT, STATUS, TRACE_EVENTS, CheckResult, Neighbourhood, TcpFacts
+from checks.report.metrics import Metrics
+from checks.report.state import ERROR_EVENTS
 from tools.picture import draw
 from tools.readme import metrics_table
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-GUIDES = ("install", "configuration", "migrating", "sizing", "troubleshooting", "architecture")
-PAGES = sorted([ROOT / "README.md", ROOT / "manifests" / "README.md", *DOCS.glob("**/*.md")])
+GUIDES = (
+    "install",
+    "configuration",
+    "migrating",
+    "sizing",
+    "troubleshooting",
+    "architecture",
+    "security",
+    "reliability",
+)
+PAGES = sorted([*ROOT.glob("*.md"), ROOT / "manifests" / "README.md", *DOCS.glob("**/*.md")])
 TROUBLESHOOTING = DOCS / "troubleshooting.md"
 
-# What OpenSSL says of a certificate; test_probe_failures.py and test_probe.py make these happen.
+# OpenSSL's words about certificates; tests in tests/probe/ make these failures happen.
 OPENSSL_WORDS = (
     "certificate has expired",
     "certificate is not yet valid",
@@ -40,7 +50,7 @@ OPENSSL_WORDS = (
     "hostname mismatch, certificate is not valid for",
     "IP address mismatch, certificate is not valid for",
 )
-# Said only while the agent ends, when nobody asks any more.
+# These words appear only while the agent ends, when no client can ask.
 NEVER_SEEN = ("this client is closed",)
 
 
@@ -51,7 +61,7 @@ def pages() -> pytest.MarkDecorator:
 
 @pages()
 def test_variables_exist(page: Path) -> None:
-    """Every environment variable that a page names is one of the agent's."""
+    """Every environment variable on a page exists."""
     known = {variable.name for variable in VARIABLES}
     # A name that goes on in capitals would be another one; KUBENURSE-... are headers.
     named = set(re.findall(r"\bKUBENURSE_[A-Z_]*[A-Z]\b", page.read_text(encoding="utf-8")))
@@ -60,7 +70,7 @@ def test_variables_exist(page: Path) -> None:
 
 @pages()
 def test_metrics_exist(page: Path) -> None:
-    """Every metric that a page names is served; one ending in a star or an underscore is the beginning of one."""
+    """Every metric on a page is served; a name that ends in a star or an underscore begins a served one."""
     served = set(re.findall(r"^\| `(kubenurse_\w+)` \|", metrics_table(), re.MULTILINE))
     text = page.read_text(encoding="utf-8")
     # Names of recorded series stand between colons; kubenurse_ alone is the prefix.
@@ -73,40 +83,51 @@ def test_metrics_exist(page: Path) -> None:
 
 @pages()
 def test_commands_exist(page: Path) -> None:
-    """Every make target, module and file that a page tells to use is there."""
+    """Every make target, module and file on a page exists."""
     text = page.read_text(encoding="utf-8")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"(?:^|`| )make (?:[A-Z_]+=\S+ )*([a-z][a-z0-9-]+)(?=`| |$)", code(text), re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make {target}"
     for module in re.findall(r"python3? -m ((?:bench|tools|sandbox|tests)[\w.]*)", text):
         assert importlib.util.find_spec(module), module
-    for path in re.findall(r"(?<![\w/.-])((?:manifests|helm|rules|dashboards|bench|checks)/[\w/.-]*\w)", text):
+    for path in re.findall(
+        r"(?<![\w/.-])((?:manifests|helm|rules|dashboards|bench|checks|tests|tools)/[\w/.-]*\w)", text
+    ):
         assert (ROOT / path).exists(), path
+
+
+def test_every_apply_is_server_side() -> None:
+    """No guide applies a kustomization from the client's side: mixing both ways leaves old fields behind."""
+    guides = [page for page in PAGES if page.parent.name != "decisions"]
+    text = code("\n".join(page.read_text(encoding="utf-8") for page in guides))
+    commands = re.findall(r"kubectl (?:-n \S+ )?(?:apply|diff) .*-k\b.*", text)
+    assert len(commands) >= 4
+    assert all("--server-side" in command for command in commands)
 
 
 @pages()
 def test_anchors_lead_to_headings(page: Path) -> None:
-    """Every link to a part of a page leads to a heading that is there."""
+    """Every link to a part of a page leads to an existing heading."""
     for name, anchor in re.findall(r"\]\(((?!https?:)[^)#\s]*)#([^)\s]+)\)", page.read_text(encoding="utf-8")):
         target = page.parent / name if name else page
         assert anchor in anchors(target.read_text(encoding="utf-8")), f"{name}#{anchor}"
 
 
 def code(text: str) -> str:
-    """All that stands in code: blocks, indented or fenced, and between backticks."""
+    """Return all code of a text: blocks, indented or fenced, and text between backticks."""
     fenced = re.findall(r"^```.*?^```", text, re.MULTILINE | re.DOTALL)
     indented = re.findall(r"^    .*$", text, re.MULTILINE)
     return "\n".join([*fenced, *indented, *re.findall(r"`[^`\n]+`", text)])
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors that GitHub gives a page's headings."""
+    """Return the anchors that GitHub gives a page's headings."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_guide_is_there_and_linked() -> None:
-    """The README leads to each guide."""
+    """The README links each guide."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for guide in GUIDES:
         assert (DOCS / f"{guide}.md").is_file(), guide
@@ -114,7 +135,7 @@ def test_every_guide_is_there_and_linked() -> None:
 
 
 def test_migrating_names_every_variable_and_endpoint() -> None:
-    """Who comes from another version finds each of the variables by its name, KUBENURSE_CHECK_... perhaps shortened."""
+    """docs/migrating.md has each variable by its name; KUBENURSE_CHECK_... can be shortened."""
     text = (DOCS / "migrating.md").read_text(encoding="utf-8")
     for variable in VARIABLES:
         if variable.name.startswith("KUBENURSE_"):
@@ -122,19 +143,19 @@ def test_migrating_names_every_variable_and_endpoint() -> None:
 
 
 def words_for_people() -> Iterator[str]:
-    """Every piece of text that may be in a state: the constants of what builds one, split at what is put in."""
+    """Yield every piece of text that can be in a state: the constants in the code that builds states."""
     for name in ("probe/failures", "kube/errors"):
         yield from constants(ast.parse((ROOT / "checks" / f"{name}.py").read_text(encoding="utf-8")))
     makers = {"ApiError", "CredentialsError", "unprepared", "redirected"}
     api = ("client", "wire", "answer", "decode", "listing", "watching", "credentials")
-    for name in ("probe/http", *(f"kube/{module}" for module in api)):
+    for name in ("probe/http", "probe/prober", "probe/request", *(f"kube/{module}" for module in api)):
         for node in ast.walk(ast.parse((ROOT / "checks" / f"{name}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in makers:
                 yield from constants(node)
 
 
 def constants(tree: ast.AST) -> Iterator[str]:
-    """Yield the texts in a piece of code that are for people."""
+    """Yield the texts for people in a piece of code."""
     docstrings = {
         id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
@@ -144,13 +165,13 @@ def constants(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in docstrings:
             continue
-        # Words for people have blanks in between or are what a function returns; names of phases and kinds do neither.
+        # Text for people contains blanks or is returned by a function; names of phases and kinds do neither.
         if re.search(r"\w \w", node.value) or id(node) in returned:
             yield node.value.strip(" :,")
 
 
 def test_every_word_of_a_failure_is_explained() -> None:
-    """Whatever text the code can put into a state is in the troubleshooting guide."""
+    """The troubleshooting guide has every text that the code can put into a state."""
     text = TROUBLESHOOTING.read_text(encoding="utf-8")
     words = set(words_for_people()) - set(NEVER_SEEN)
     assert len(words) > 20, "the code is no longer found"
@@ -159,10 +180,9 @@ def test_every_word_of_a_failure_is_explained() -> None:
 
 
 def test_every_phase_and_event_has_its_place() -> None:
-    """Each phase heads a part of the guide, each event is named in it and each kind of discovery error has a row."""
+    """The guide has a part for each phase, each event, and a row for each kind of discovery error."""
     text = TROUBLESHOOTING.read_text(encoding="utf-8")
-    phases = (getattr(failures, name) for name in ("SETUP", "DNS", "CONNECT", "PROXY", "TLS", "REQUEST", "RESPONSE"))
-    for phase in phases:
+    for phase in set(PHASES) - {STATUS, REDIRECT}:
         assert re.search(rf"^### {phase}: .*", text, re.MULTILINE), phase
     for event in ERROR_EVENTS:
         assert f"`{event}`" in text, event
@@ -171,7 +191,7 @@ def test_every_phase_and_event_has_its_place() -> None:
 
 
 def explained_states() -> list[str]:
-    """The states in the first column of the guide's tables that begin with a phase."""
+    """Return the states in the first column of the guide's tables that begin with a phase."""
     rows = re.findall(r"^\| (`[^|]+) \|", TROUBLESHOOTING.read_text(encoding="utf-8"), re.MULTILINE)
     return [
         state
@@ -182,7 +202,7 @@ def explained_states() -> list[str]:
 
 @pytest.mark.parametrize("state", explained_states())
 def test_every_explained_failure_can_happen(state: str) -> None:
-    """What the guide explains is a state that our code, the C library or OpenSSL has the words for."""
+    """The words of each explained state come from our code, the C library or OpenSSL."""
     _, _, words = state.rpartition("proxy: ")[2].partition(": ")
     said = (words or state.removeprefix("proxy: ")).removesuffix("…").strip(" :'")
     ours = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "checks").rglob("*.py"))
@@ -194,7 +214,7 @@ def test_every_explained_failure_can_happen(state: str) -> None:
 
 
 def series_by_type(checks: Mapping[str, Sequence[str]]) -> Counter[str]:
-    """Count the series of a scrape by check type, after one good check of each; the rest counts as "".
+    """Count the series of a scrape by check type, after one good check of each; other series count as "".
 
     ``checks`` gives the trace events that each type's check passes; those with a TLS handshake show a certificate.
     """
@@ -208,7 +228,7 @@ def series_by_type(checks: Mapping[str, Sequence[str]]) -> Counter[str]:
         expose_metadata=False,
     )
     for kind, events in checks.items():
-        metrics.observe(
+        metrics.take(
             CheckResult(
                 type=kind,
                 state="ok",
@@ -223,7 +243,7 @@ def series_by_type(checks: Mapping[str, Sequence[str]]) -> Counter[str]:
 
 
 def test_number_of_series_is_what_the_guide_says() -> None:
-    """The guide's count of series for each kind of check, and for all of an agent, is what a scrape has."""
+    """The guide's numbers of series for each kind of check, and for a whole agent, are those of a scrape."""
     plain = ["connect_start", "connect_done", "got_conn", "wrote_request", "got_first_resp_byte"]
     dns, tls = ["dns_start", "dns_done"], ["tls_handshake_start", "tls_handshake_done"]
     events = {
@@ -244,14 +264,14 @@ def test_number_of_series_is_what_the_guide_says() -> None:
 
 
 def test_trace_events_of_the_guides_exist() -> None:
-    """The examples of KUBENURSE_TRACE_EVENTS are lists that the agent takes."""
+    """The agent accepts every example of KUBENURSE_TRACE_EVENTS."""
     for page in PAGES:
         for value in re.findall(r"KUBENURSE_TRACE_EVENTS=([a-z_,]+)", page.read_text(encoding="utf-8")):
             assert value in ("all", "none") or set(value.split(",")) <= set(TRACE_EVENTS), f"{page}: {value}"
 
 
 def test_picture_of_the_architecture_is_in_step() -> None:
-    """The rendered picture has the text of every node and edge of its source: run ``make pictures`` when this fails."""
+    """The rendered picture has every label of its source: run ``make pictures`` when this fails."""
     pictures = DOCS / "pictures"
     shown = {text.strip() for text in svg_texts((pictures / "architecture.svg").read_text(encoding="utf-8"))}
     labels = re.findall(r'\[label="([^"]+)"', (pictures / "architecture.dot").read_text(encoding="utf-8"))
@@ -262,21 +282,13 @@ def test_picture_of_the_architecture_is_in_step() -> None:
 
 
 def svg_texts(svg: str) -> list[str]:
-    """Return the lines of text in a picture, in their order."""
+    """Return the lines of text in a picture, in order."""
     found = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
     return [text.text or "" for text in found]
 
 
-def test_picture_of_the_table_shows_the_killed_agent() -> None:
-    """The README's picture shows good checks and the failure of the killed agent in words."""
-    texts = svg_texts((DOCS / "pictures" / "table.svg").read_text(encoding="utf-8"))
-    assert "no answer" in texts
-    assert sum(text.startswith("ok ") for text in texts) >= 18
-    assert sum(text.endswith("to node-4: connect: connection refused") for text in texts) == 3
-
-
 def test_drawing_keeps_columns_and_colours() -> None:
-    """Each cell is drawn at its column, as long as its letters, in its colour; markup in it is text."""
+    """Each cell is drawn at its column, with its length and colour; markup in a cell is text."""
     svg = draw("agent  a<b\nn1     \x1b[31mbad one  \x1b[0m  ok", command="run & see")
     assert svg_texts(svg) == ["$ run & see", "agent", "a<b", "n1", "bad one", "ok"]
     cells = list(ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text"))

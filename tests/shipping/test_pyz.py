@@ -1,4 +1,4 @@
-"""The single file: what is inside, that it is reproducible, and that it runs wherever a Python is."""
+"""The single file: its contents, its reproducibility, and its start on every Python."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ THIS_VERSION = "{}.{}".format(*sys.version_info)
 
 
 def pythons() -> dict[str, str]:
-    """Return a Python of each version found on this machine, known by its name: ``{"3.12": "/usr/bin/python3.12"}``."""
+    """Return a Python of each version on this machine, by version: ``{"3.12": "/usr/bin/python3.12"}``."""
     found = {THIS_VERSION: sys.executable}
     directories = [Path(name) for name in os.environ.get("PATH", os.defpath).split(os.pathsep)]
     directories += sorted(Path("~/.pyenv/versions").expanduser().glob("*/bin"))
     for directory in directories:
-        # What pyenv calls shims are names of versions that it may not have switched to.
+        # A shim of pyenv can name a version that is not active.
         if directory.name == "shims":
             continue
         for file in sorted(directory.glob("python3.*")):
@@ -47,7 +47,7 @@ OTHERS = {version: path for version, path in SUPPORTED.items() if version != THI
 
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copy the sources, so that all is built from the same ones while somebody edits them."""
+    """Copy the sources, so that every build uses the same ones."""
     tree = tmp_path_factory.mktemp("tree")
     for name in ("checks", "tools"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
@@ -64,7 +64,7 @@ def archive(tree: Path) -> bytes:
 
 @pytest.fixture(scope="session")
 def pyz(archive: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write it where a test can start it."""
+    """Write the file where a test can start it."""
     file = tmp_path_factory.mktemp("pyz") / "kubenurse.pyz"
     write(file, archive)
     return file
@@ -73,7 +73,7 @@ def pyz(archive: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(
     python: str, *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a Python in an environment that has nothing but what is given."""
+    """Run a Python with the given environment and nothing else."""
     return subprocess.run(
         [python, *arguments], env=dict(env or {}), cwd=cwd, capture_output=True, text=True, timeout=100, check=False
     )
@@ -85,7 +85,7 @@ def tool(tree: Path, *arguments: str, env: Mapping[str, str] | None = None) -> s
 
 
 def test_the_same_sources_give_the_same_bytes(archive: bytes, tree: Path, tmp_path: Path) -> None:
-    """Another process, directory, time zone, locale, hash seed and file mode make no difference."""
+    """Process, directory, time zone, locale, hash seed and file mode do not change the bytes."""
     elsewhere = shutil.copytree(tree, tmp_path / "elsewhere")
     (elsewhere / "kubenurse.py").chmod(0o600)
     target = tmp_path / "built" / "other.pyz"
@@ -96,21 +96,21 @@ def test_the_same_sources_give_the_same_bytes(archive: bytes, tree: Path, tmp_pa
 
 
 def test_source_date_epoch_is_the_time_of_every_entry(archive: bytes, tree: Path) -> None:
-    """As reproducible-builds.org words it; a time before the zip format's first second is that second."""
+    """Every entry has the time of SOURCE_DATE_EPOCH, or the zip format's first second if that is later."""
     dated = zipfile.ZipFile(io.BytesIO(build(root=tree, timestamp=1_700_000_000)[0]))
     assert {entry.date_time for entry in dated.infolist()} == {(2023, 11, 14, 22, 13, 20)}
     assert build(root=tree, timestamp=0)[0] == archive
 
 
 def test_is_small_enough_for_a_configmap(archive: bytes, tree: Path) -> None:
-    """At most 900 KB, and a build that is larger fails and says so."""
+    """The file has at most 900 kB; a larger build fails with the number of bytes."""
     assert len(archive) <= 900_000
     with pytest.raises(BuildError, match=f"{len(archive)} bytes are too many for a ConfigMap, expected at most 1000"):
         build(root=tree, largest=1000)
 
 
 def test_has_all_of_ours_and_the_licences_of_all(archive: bytes, tree: Path) -> None:
-    """Every file of checks/ is in it, each module also as byte-code, and the licence of each project."""
+    """The file contains every file of checks/, each module also as byte-code, and all licences."""
     paths = set(zipfile.ZipFile(io.BytesIO(archive)).namelist())
     files = [file for file in (tree / "checks").rglob("*") if file.is_file()]
     assert {file.relative_to(tree).as_posix() for file in files} <= paths
@@ -127,7 +127,7 @@ def test_has_all_of_ours_and_the_licences_of_all(archive: bytes, tree: Path) -> 
 
 
 def test_leaves_out_what_nothing_imports(archive: bytes) -> None:
-    """What is for browsers, proxies and frameworks that kubenurse does not use is not carried to every node."""
+    """Modules for browsers, proxies and frameworks that kubenurse does not use are left out."""
     modules = {module_name(path) for path in zipfile.ZipFile(io.BytesIO(archive)).namelist() if path.endswith(".py")}
     for absent in ("urllib3.contrib.emscripten", "urllib3.contrib.socks", "urllib3.contrib.pyopenssl"):
         assert absent not in modules
@@ -136,7 +136,7 @@ def test_leaves_out_what_nothing_imports(archive: bytes) -> None:
 
 
 def test_no_module_is_imported_by_a_computed_name(archive: bytes) -> None:
-    """What is left out was found by reading import statements, so there must be no other way to import."""
+    """All imports are statements, because the modules to leave out are found by reading statements."""
     opened = zipfile.ZipFile(io.BytesIO(archive))
     for path in filter(lambda name: name.endswith(".py"), opened.namelist()):
         calls = [node for node in ast.walk(ast.parse(opened.read(path))) if isinstance(node, ast.Call)]
@@ -145,7 +145,7 @@ def test_no_module_is_imported_by_a_computed_name(archive: bytes) -> None:
 
 
 def test_every_module_inside_finds_what_it_imports(archive: bytes, pyz: Path) -> None:
-    """Each one is imported with only the standard library beside it; only other projects' modules may be missing."""
+    """Each module imports with the standard library alone, except for other projects' modules."""
     names = [module_name(path) for path in zipfile.ZipFile(io.BytesIO(archive)).namelist() if path.endswith(".py")]
     script = """
 import importlib, json, sys
@@ -167,7 +167,7 @@ json.dump(missing, sys.stdout)
 
 @pytest.mark.parametrize("version", SUPPORTED)
 def test_runs_on_every_python_here_in_an_empty_environment(version: str, pyz: Path, tmp_path: Path) -> None:
-    """-I -S and no variable set: --version, --help and a round of checks do what they do when installed."""
+    """With -I -S and no variables, --version, --help and a round of checks work on every Python."""
     python = SUPPORTED[version]
     said = run(python, "-I", "-S", str(pyz), "--version", cwd=tmp_path)
     assert (said.returncode, said.stderr) == (0, "")
@@ -180,7 +180,7 @@ def test_runs_on_every_python_here_in_an_empty_environment(version: str, pyz: Pa
 
 
 def loaded_from(python: str, pyz: Path) -> str:
-    """Return the end of the file name that a module was loaded from: py or pyc."""
+    """Return the suffix of the file that a module was loaded from: py or pyc."""
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); from checks.config import variables; print(variables.__file__)"
     )
@@ -190,7 +190,7 @@ def loaded_from(python: str, pyz: Path) -> str:
 
 
 def test_byte_code_is_used_where_it_fits(pyz: Path) -> None:
-    """The Python it was built with compiles nothing."""
+    """The Python that built the file uses its byte-code."""
     assert loaded_from(sys.executable, pyz) == "pyc"
 
 
@@ -200,7 +200,7 @@ def test_byte_code_is_used_where_it_fits(pyz: Path) -> None:
 def test_another_python_takes_the_source_or_byte_code_of_its_own(
     version: str, pyz: Path, tree: Path, tmp_path: Path
 ) -> None:
-    """Byte-code of another version is passed over; a file built for that version has the right one."""
+    """Another Python uses the source, and the byte-code of a file that was built for it."""
     assert loaded_from(OTHERS[version], pyz) == "py"
     own = tmp_path / "own.pyz"
     done = tool(tree, str(own), "--python", OTHERS[version])
@@ -210,8 +210,8 @@ def test_another_python_takes_the_source_or_byte_code_of_its_own(
 
 
 @pytest.mark.skipif(not PYTHONS.keys() - SUPPORTED.keys(), reason="no Python older than 3.11 on this machine")
-def test_an_old_python_says_that_it_is_too_old(pyz: Path) -> None:
-    """Instead of a traceback: one line, exit 2; and no byte-code is made for it."""
+def test_an_old_python_is_refused(pyz: Path) -> None:
+    """An old Python prints one line and exits with 2; a build for it is refused."""
     for version in PYTHONS.keys() - SUPPORTED.keys():
         done = run(PYTHONS[version], str(pyz))
         assert (done.returncode, done.stderr) == (
@@ -230,10 +230,10 @@ def test_an_old_python_says_that_it_is_too_old(pyz: Path) -> None:
         ([], {"SOURCE_DATE_EPOCH": "today"}, "SOURCE_DATE_EPOCH='today': not a time, expected seconds"),
     ],
 )
-def test_what_is_in_the_way_of_a_build_is_said(
+def test_a_build_that_cannot_work_reports_the_reason(
     arguments: list[str], env: dict[str, str], said: str, tree: Path, tmp_path: Path
 ) -> None:
-    """Exit 1, one line on stderr, and no file is left behind."""
+    """The exit code is 1, stderr has the reason, and no file is left."""
     done = tool(tree, str(tmp_path / "x.pyz"), *arguments, env=env)
     assert done.returncode == 1
     assert said in done.stderr
@@ -241,7 +241,7 @@ def test_what_is_in_the_way_of_a_build_is_said(
 
 
 def test_agents_of_the_single_file_make_a_healthy_cluster(pyz: Path) -> None:
-    """Whole agents with nothing installed: all their checks are ok, and /metrics is served."""
+    """Agents of the single file, with nothing installed: all checks are ok, and /metrics is served."""
     command = (sys.executable, "-I", "-S", str(pyz))
     with Cluster(2, environ={"KUBENURSE_CHECK_INTERVAL": "300ms"}, command=command) as cluster:
         for agent in cluster.agents:
@@ -251,7 +251,7 @@ def test_agents_of_the_single_file_make_a_healthy_cluster(pyz: Path) -> None:
 
 
 def test_a_kubeconfig_is_read_with_the_installed_package(pyz: Path, tmp_path: Path) -> None:
-    """The official client is not inside; where it is installed, it works beside the vendored urllib3."""
+    """The file contains no official client; an installed one works beside the vendored urllib3."""
     with Cluster(1) as cluster:
         kubeconfig = tmp_path / "config"
         kubeconfig.write_text(

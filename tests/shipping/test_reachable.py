@@ -1,4 +1,4 @@
-"""Which modules can be imported: what the single file may leave out."""
+"""Which modules a program can import, so that the single file can leave out the others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tools.reachable import Source, imported_names, reachable
 
 
 def module(text: str, *, is_package: bool = False) -> Source:
-    """Make a module of its text."""
+    """Return a module with this text."""
     return Source(text.encode(), is_package)
 
 
@@ -28,24 +28,24 @@ def module(text: str, *, is_package: bool = False) -> Source:
     ],
 )
 def test_finds_an_import_wherever_it_stands(statement: str, name: str) -> None:
-    """Absolute or relative, at the top, in a function or behind a condition, each import counts."""
+    """Each import counts: absolute or relative, at the top, in a function or behind a condition."""
     assert name in imported_names(module(statement), "outer.package.module")
 
 
 @pytest.mark.parametrize("condition", ["TYPE_CHECKING", "typing.TYPE_CHECKING", 'sys.platform == "emscripten"'])
 def test_leaves_out_what_never_runs(condition: str) -> None:
-    """A branch for type checkers or for a browser is no import."""
+    """Imports in branches for type checkers or for a browser do not count."""
     assert imported_names(module(f"if {condition}:\n    import a"), "m") == set()
 
 
 def test_relative_imports_of_a_package_start_in_it() -> None:
-    """In an __init__.py one dot is the package itself, in a module it is the package around it."""
+    """One dot is the package itself in an __init__.py, and the package around it in a module."""
     assert "p.a" in imported_names(module("from .a import x", is_package=True), "p")
     assert "p.a" in imported_names(module("from .a import x"), "p.b")
 
 
 def test_follows_imports_and_takes_the_packages_around() -> None:
-    """What a reached module imports is reached, with each package on the way; what nobody names is not."""
+    """Imports of a reached module are reached, with their packages; a module that nothing imports is not."""
     sources = {
         "start": module("from a.b import f"),
         "a": module("", is_package=True),

@@ -1,4 +1,4 @@
-"""What keeps a version from being released, each for real in a small repository."""
+"""Each problem that prevents a release, made in a small repository."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IGNORED = shutil.ignore_patterns("__pycache__", ".*", "*.pyz")
 
 
 def git(tree: Path, *arguments: str) -> None:
-    """Run git in the repository, as somebody."""
+    """Run git in the repository, with a made-up author."""
     somebody = {
         f"GIT_{role}_{fact}": "tester@example.org" for role in ("AUTHOR", "COMMITTER") for fact in ("NAME", "EMAIL")
     }
@@ -36,7 +36,7 @@ def git(tree: Path, *arguments: str) -> None:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Commit what a release consists of, ready to be released."""
+    """Commit the files of a release, ready to be released."""
     tree = tmp_path / "tree"
     for name in ("checks", "tools", "manifests", "helm"):
         shutil.copytree(ROOT / name, tree / name, ignore=IGNORED)
@@ -54,14 +54,14 @@ def tree(tmp_path: Path) -> Path:
 
 
 def rewrite(file: Path, old: str, new: str) -> None:
-    """Replace text that has to be there."""
+    """Replace text that must be in the file."""
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new))
 
 
 def test_a_tree_in_order_can_be_released(tree: Path) -> None:
-    """With everything committed, known to all and reproducible, it exits 0, also when the tag is on this commit."""
+    """A committed, consistent and reproducible tree gives exit code 0, also with the tag on this commit."""
     git(tree, "tag", "--annotate", f"v{__version__}", "--message", "it")
     command = [sys.executable, "-m", "tools.release_check"]
     done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=100, check=False)
@@ -69,8 +69,8 @@ def test_a_tree_in_order_can_be_released(tree: Path) -> None:
     assert f"kubenurse {__version__} can be released" in done.stdout
 
 
-def test_every_problem_is_said_at_once(tree: Path) -> None:
-    """Exit 1, a line on stderr for each."""
+def test_every_problem_is_reported_at_once(tree: Path) -> None:
+    """The exit code is 1, and stderr has a line for each problem."""
     rewrite(tree / "CHANGELOG.md", f"## {__version__}", "## 0.0.1")
     rewrite(tree / "helm/kubenurse/Chart.yaml", f"version: {__version__}\n", "version: 0.0.1\n")
     command = [sys.executable, "-m", "tools.release_check"]
@@ -83,23 +83,23 @@ def test_every_problem_is_said_at_once(tree: Path) -> None:
 
 @pytest.mark.parametrize("name", ["kubenurse.py", "checks/new.py"])
 def test_refuses_what_is_not_committed(tree: Path, name: str) -> None:
-    """A changed file and one that git does not know are named."""
+    """A changed file and an untracked file are named."""
     with (tree / name).open("a") as file:
         file.write("# changed\n")
     assert list(release_check.dirty(tree)) == [
-        f"the tree is not clean, expected everything to be committed or ignored: {name}"
+        f"the tree is not clean, expected every file to be committed or ignored: {name}"
     ]
 
 
 def test_a_long_list_of_changes_is_cut(tree: Path) -> None:
-    """Ten names are enough to see what it is about."""
+    """At most ten names are shown, with the number of the others."""
     for number in range(14):
         (tree / f"file-{number:02}").touch()
     assert next(release_check.dirty(tree)).endswith("file-09 and 4 more")
 
 
 def test_refuses_a_version_that_was_released(tree: Path) -> None:
-    """Its tag is on another commit."""
+    """A version whose tag is on another commit is refused."""
     git(tree, "tag", f"v{__version__}")
     git(tree, "commit", "--quiet", "--allow-empty", "--message", "more")
     assert list(release_check.already_released(tree, __version__)) == [
@@ -110,7 +110,7 @@ def test_refuses_a_version_that_was_released(tree: Path) -> None:
 
 @pytest.mark.parametrize("version", ["", "2.0", "2.0.0.dev1", "2.0.0-rc1"])
 def test_refuses_a_version_that_is_no_release(tree: Path, version: str) -> None:
-    """Releases have three numbers and nothing else."""
+    """A version that is not three numbers is refused."""
     assert "expected MAJOR.MINOR.PATCH" in next(release_check.already_released(tree, version))
 
 
@@ -124,7 +124,7 @@ def test_refuses_a_version_that_is_no_release(tree: Path, version: str) -> None:
     ],
 )
 def test_refuses_a_version_without_its_day_in_the_changelog(tree: Path, entry: str, said: str) -> None:
-    """No entry, one of another version, or one that is still marked as unreleased."""
+    """A missing entry, an entry of another version and an entry without its day are refused."""
     rewrite(tree / "CHANGELOG.md", f"## {__version__} (2026-01-31)", entry)
     found = list(release_check.changelog(tree, __version__))
     assert len(found) == 1
@@ -135,7 +135,7 @@ def test_refuses_a_version_without_its_day_in_the_changelog(tree: Path, entry: s
     ("line", "name"), [(f"\nversion: {__version__}\n", "version"), (f'\nappVersion: "{__version__}"\n', "appVersion")]
 )
 def test_refuses_a_chart_of_another_version(tree: Path, line: str, name: str) -> None:
-    """Of the chart itself, and of the image that it runs."""
+    """A chart, or an image in it, with another version is refused."""
     rewrite(tree / release_check.CHART, line, f'\n{name}: "0.0.1"\n')
     assert list(release_check.chart(tree, __version__)) == [
         f"helm/kubenurse/Chart.yaml: {name}='0.0.1', expected '{__version__}'"
@@ -143,7 +143,7 @@ def test_refuses_a_chart_of_another_version(tree: Path, line: str, name: str) ->
 
 
 def test_refuses_manifests_with_another_image(tree: Path) -> None:
-    """A manifest that runs an older version of ours is named."""
+    """A manifest with another version of our image is named."""
     rewrite(tree / "manifests/base/daemonset.yaml", f"kubenurse-python:{__version__}", "kubenurse-python:0.0.1")
     assert list(release_check.manifests(tree, __version__)) == [
         f"manifests/base/daemonset.yaml: the image's tag is '0.0.1', expected '{__version__}'"
@@ -151,7 +151,7 @@ def test_refuses_manifests_with_another_image(tree: Path) -> None:
 
 
 def test_refuses_pins_that_are_not_what_was_tested(tree: Path) -> None:
-    """The image would have another urllib3 than the tests had."""
+    """A pin that differs from the tested version is refused."""
     rewrite(tree / "requirements.txt", "urllib3==", "urllib3==0.")
     found = list(release_check.pins(tree))
     assert len(found) == 1
@@ -159,20 +159,20 @@ def test_refuses_pins_that_are_not_what_was_tested(tree: Path) -> None:
 
 
 def differing() -> Callable[[Path], bytes]:
-    """Make a build that never gives the same bytes twice."""
+    """Return a build that gives different bytes each time."""
     numbers: Iterator[int] = itertools.count()
     return lambda _: str(next(numbers)).encode()
 
 
 def test_refuses_a_single_file_that_differs_from_build_to_build(tree: Path) -> None:
-    """The same commit has to give the same bytes."""
+    """Two builds of a commit with different bytes are refused."""
     assert list(release_check.single_file(tree, differing())) == [
-        "the single file is not reproducible: the same commit gave other bytes the second time"
+        "the single file is not reproducible: a second build of the same commit gave other bytes"
     ]
 
 
 def test_refuses_a_single_file_that_cannot_be_built(tree: Path) -> None:
-    """Why is said."""
+    """A build that fails is reported with its reason."""
 
     def fail(_: Path) -> bytes:
         raise BuildError("too large")
@@ -181,7 +181,7 @@ def test_refuses_a_single_file_that_cannot_be_built(tree: Path) -> None:
 
 
 def test_the_single_file_is_built_from_what_is_committed(tree: Path) -> None:
-    """A change that is not committed is not in it."""
+    """An uncommitted change is not part of the single file."""
     committed = (tree / "kubenurse.py").read_text()
     (tree / "kubenurse.py").write_text("changed")
     seen: list[str] = []
@@ -195,7 +195,7 @@ def test_the_single_file_is_built_from_what_is_committed(tree: Path) -> None:
 
 
 def test_the_pins_are_what_the_package_asks_for() -> None:
-    """Each package of the image is pinned by version and hash, within the range of setup.cfg, and there is no other."""
+    """The pins are exactly the image's packages, by version and hash, within the ranges of setup.cfg."""
     pinned = re.findall(r"^([\w-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}$", PINS.read_text(), re.MULTILINE)
     assert [name for name, _ in pinned] == list(VENDORED)
     setup = configparser.ConfigParser()

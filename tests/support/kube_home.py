@@ -25,7 +25,7 @@ SECRET = "hunter2-hunter2"
 
 @contextlib.contextmanager
 def serving(directory: Path) -> Iterator[Kube]:
-    """Serve a cluster that takes client certificates, too."""
+    """Serve a cluster that accepts client certificates, too."""
     kube = Kube(directory)
     kube.server.context.verify_mode = ssl.CERT_OPTIONAL
     kube.server.context.load_verify_locations(kube.authority.file)
@@ -45,7 +45,7 @@ class Clock:
 
 
 class Home:
-    """A directory with a kubeconfig for a cluster, and what that needs."""
+    """A directory with a kubeconfig for a cluster, and the files that it names."""
 
     def __init__(self, directory: Path, kube: Kube) -> None:
         self.directory = directory / "home"
@@ -92,7 +92,7 @@ class Home:
 
 
 class Plugin:
-    """An exec plugin: a script that says what it is told to, or fails, or hangs, and notes that it ran."""
+    """An exec plugin: a script that prints a given answer, fails or hangs, and notes each run."""
 
     def __init__(self, home: Home) -> None:
         self.answer = home.directory / "answer"
@@ -106,7 +106,7 @@ class Plugin:
         home.user = {"exec": {"apiVersion": API_VERSION, "command": str(self.script), "interactiveMode": "Never"}}
 
     def give(self, *, seconds: float | None = None, **status: str) -> None:
-        """Answer with a status from now on, good for so many seconds."""
+        """Answer with this status from now on, good for so many seconds."""
         if seconds is not None:
             end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
             status["expirationTimestamp"] = end.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -114,19 +114,19 @@ class Plugin:
         self.answer.write_text(json.dumps(document), "utf-8")
 
     def hang(self) -> Path:
-        """Wait, from now on, until somebody opens and closes the pipe returned."""
+        """Let the plugin hang from now on, until the pipe returned is opened and closed."""
         pipe = Path(f"{self.answer}.fifo")
         os.mkfifo(pipe)
         return pipe
 
     @property
     def runs(self) -> int:
-        """How often it ran."""
+        """The number of runs."""
         return len(self.runs_file.read_text().splitlines()) if self.runs_file.exists() else 0
 
 
 def answers(credentials: Kubeconfig) -> bool:
-    """Tell whether the API server answers somebody with these credentials."""
+    """Tell whether the API server accepts these credentials."""
     return len(pages(KubeApi(credentials))) == 1
 
 

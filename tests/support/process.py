@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from tests.support.waiting import until
+from tests.support.waiting import PROCESS_START, until
 
 PROGRAM = Path(__file__).resolve().parents[2] / "kubenurse.py"
 ADDRESS = "127.0.0.1"
@@ -104,7 +104,7 @@ def agent(directory: Path, **variables: str) -> Iterator[Running]:
     """An agent that has started, or ended."""
     running = Running(directory, variables)
     try:
-        until(lambda: "agent started" in running.log() or running.process.poll() is not None)
+        until(lambda: "agent started" in running.log() or running.process.poll() is not None, PROCESS_START)
         yield running
     finally:
         if running.process.poll() is None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.waiting import until
+from tests.support.waiting import PROCESS_START, until
 
 PROMETHEUS = shutil.which("prometheus")
 PROMTOOL = shutil.which("promtool")
@@ -104,7 +104,7 @@ def scraping(directory: Path, targets: Sequence[tuple[str, Labels]], rules: Path
         process = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         try:
             prometheus = Prometheus(f"http://127.0.0.1:{port}")
-            until(lambda: prometheus.ready() or process.poll() is not None)
+            until(lambda: prometheus.ready() or process.poll() is not None, PROCESS_START)
             assert process.poll() is None, log.read_text(encoding="utf-8")
             yield prometheus
         finally:

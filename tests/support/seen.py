@@ -8,10 +8,15 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from sandbox.agent import Agent
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
-# Short rounds, and a timeout that a busy machine does not run into by itself; the log as JSON, to be read here.
+# Rounds are short. A check's timeout is long enough for a busy machine. The log is JSON, which tests can read.
 TIMEOUT = "5s"
+TIMEOUT_SECONDS = 5.0
+# A check that waits for its timeout ends this late; its result is shown within PATIENCE of that.
+_CHECK_PATIENCE = TIMEOUT_SECONDS + PATIENCE
+# Discovery tries again after pauses of up to 30 s. A cluster whose API server was away is well again after one more.
+OUTAGE_PATIENCE = 40.0
 ENVIRON = {
     "KUBENURSE_CHECK_INTERVAL": "200ms",
     "KUBENURSE_CHECK_TIMEOUT": TIMEOUT,
@@ -42,14 +47,14 @@ def failing(agent: Agent) -> dict[str, str]:
 
 def wait_for_state(agent: Agent, kind: str, state: str) -> dict[str, Any]:
     """Wait until a check has this state and return its result."""
-    until(lambda: states(agent).get(kind) == state)
+    until(lambda: states(agent).get(kind) == state, _CHECK_PATIENCE)
     return checks(agent)[kind]
 
 
-def wait_until_well(agent: Agent, *paths: str) -> None:
+def wait_until_well(agent: Agent, *paths: str, timeout: float = _CHECK_PATIENCE) -> None:
     """Wait until each built-in check and each of these paths, and no other path, has a result, and all are ok."""
     built_in = {"api_server_direct", "api_server_dns", "me_ingress", "me_service"}
-    until(lambda: states(agent).keys() == built_in | set(paths) and not failing(agent))
+    until(lambda: states(agent).keys() == built_in | set(paths) and not failing(agent), timeout)
 
 
 def wait_for_rounds(agent: Agent, kind: str, count: int = 2) -> None:

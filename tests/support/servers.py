@@ -1,4 +1,4 @@
-"""Servers that do, on real sockets of loopback, what a test tells them, and remember what they were sent."""
+"""Servers on real sockets of loopback that do what a test tells them and record their requests."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ import trustme
 
 from checks.config.proxies import Proxies
 from checks.model import Target
-from checks.probe.http import ApiCredentials, Prober, Trust
+from checks.probe.prober import Prober
+from checks.probe.request import ApiCredentials, Trust
 from checks.probe.resolver import Address, Resolver
 
-# Nothing on loopback takes this long; a test that waits for it is about to fail.
+# Nothing on loopback takes this long: a test that waits for it fails.
 GENEROUS = 20.0
 # The timeout of checks that are meant to run into it.
 SHORT = 0.3
@@ -43,7 +44,7 @@ class Conversation:
         self._server = server
 
     def read_head(self) -> bytes:
-        """Read and remember the next request, which has no body; empty when the client has gone."""
+        """Read and record the next request, which has no body. Return nothing when the client has left."""
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             data = self.sock.recv(1)
@@ -222,7 +223,7 @@ def silent(conversation: Conversation) -> None:
 
 
 def tunnel(conversation: Conversation) -> None:
-    """Do what a proxy does with CONNECT: carry bytes between the client and whom it asked for."""
+    """Do what a proxy does with CONNECT: carry bytes between the client and the server that it asks for."""
     host, _, port = conversation.read_head().split(b" ")[1].decode().rpartition(":")
     with socket.create_connection((host.strip("[]"), int(port)), timeout=GENEROUS) as upstream:
         conversation.send(b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n")
@@ -237,7 +238,7 @@ def tunnel(conversation: Conversation) -> None:
 
 @contextlib.contextmanager
 def refusing() -> Iterator[Address]:
-    """Hold an address of which every connection is refused: bound, so that nobody else gets it, but not listening."""
+    """Hold an address that refuses every connection: bound, so that no other process gets it, but not listening."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield socket.AF_INET, bound.getsockname()
@@ -263,7 +264,7 @@ class BlackHole:
         return socket.AF_INET, ("127.0.0.1", self.port)
 
     def is_tried(self) -> bool:
-        """Tell whether somebody, the fillers apart, waits to be connected to it: a socket in SYN_SENT (state 02)."""
+        """Tell whether a client other than the fillers is connecting to it: a socket in SYN_SENT (state 02)."""
         entries = [line.split() for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]]
         local = {f"0100007F:{port:04X}" for port in self._filler_ports}
         return any(
@@ -271,7 +272,7 @@ class BlackHole:
         )
 
     def accept(self) -> socket.socket:
-        """Make room for those who wait and return the first connection that is not one of the fillers'."""
+        """Make room for waiting clients and return the first connection that is not a filler's."""
         # The fillers go first: one that got in meanwhile could fill the backlog between the SYN and the ACK that are
         # waited for, and a listener that answers by SYN cookies then forgets that connection.
         for filler in self._fillers:
@@ -296,7 +297,7 @@ class BlackHole:
 
 @cache
 def authority(name: str) -> trustme.CA:
-    """Return the certificate authority of that name; ``known`` is the one that checks believe."""
+    """Return the certificate authority of that name; ``known`` is the trusted one."""
     return trustme.CA(organization_name=name)
 
 
@@ -315,7 +316,7 @@ def server_context(shown: trustme.LeafCert | None = None) -> ssl.SSLContext:
 
 
 class FixedTrust:
-    """Believes in the known authority, or with ``verify`` False in everybody."""
+    """Trusts the known authority, or with ``verify`` False every certificate."""
 
     def __init__(self, *, verify: bool = True) -> None:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -331,7 +332,7 @@ class FixedTrust:
 
 
 class FixedCredentials(FixedTrust):
-    """Credentials with a token of the test's choice; what they believe in is always verified."""
+    """Credentials with a token of the test's choice; they always verify."""
 
     def __init__(self, token: str, server_name: str | None = None) -> None:
         super().__init__()

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from checks.config.load import load
+from checks.config.settings import Config
 from checks.config.skips import NEIGHBOURHOOD, skips
-from checks.config.variables import Config, load
 from checks.model import API_SERVER_DIRECT, API_SERVER_DNS, BUILT_IN_TYPES, ME_INGRESS, ME_SERVICE, Target
 from checks.targets import api_server, extra, me
 

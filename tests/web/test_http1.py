@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from checks.web.http1 import (
     LARGEST_HEAD_BYTES,
+    HeadBuffer,
     RefusedRequestError,
     Request,
-    cut_head,
     parse_head,
 )
 
@@ -70,13 +70,20 @@ def test_malformed_heads_are_refused(head: bytes, status: int) -> None:
     assert refused.value.status == status
 
 
+def buffer_of(data: bytes) -> HeadBuffer:
+    """A buffer that was fed this in one piece."""
+    buffer = HeadBuffer()
+    buffer.feed(data)
+    return buffer
+
+
 def test_heads_are_cut_one_after_the_other() -> None:
     """Pipelined requests come off the buffer one by one, blank lines between them ignored."""
-    buffer = bytearray(b"\r\n\nGET /a HTTP/1.1\r\n\r\n\r\nGET /b HTTP/1.1\n\nGET /c")
-    assert cut_head(buffer) == b"GET /a HTTP/1.1\r\n\r\n"
-    assert cut_head(buffer) == b"GET /b HTTP/1.1\n\n"
-    assert cut_head(buffer) is None
-    assert buffer == b"GET /c"
+    buffer = buffer_of(b"\r\n\nGET /a HTTP/1.1\r\n\r\n\r\nGET /b HTTP/1.1\n\n\r\n")
+    assert buffer.cut() == b"GET /a HTTP/1.1\r\n\r\n"
+    assert buffer.cut() == b"GET /b HTTP/1.1\n\n"
+    assert not buffer.begun
+    assert buffer.cut() is None
 
 
 @pytest.mark.parametrize(
@@ -92,24 +99,27 @@ def test_heads_are_cut_one_after_the_other() -> None:
 def test_hopeless_beginnings_are_refused_at_once(data: bytes, status: int) -> None:
     """HTTP/0.9, TLS on the plain port, other versions and too large heads are refused before they are complete."""
     with pytest.raises(RefusedRequestError) as refused:
-        cut_head(bytearray(data))
+        buffer_of(data).cut()
     assert refused.value.status == status
 
 
-def test_the_start_of_a_request_is_waited_for() -> None:
-    """A request that may still become one is left in the buffer, whatever it was cut at."""
-    request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-    for size in range(len(request)):
-        buffer = bytearray(request[:size])
-        assert cut_head(buffer) is None
-        assert buffer == request[:size]
+@pytest.mark.parametrize("end", [b"\r\n\r\n", b"\n\n", b"\r\n\n", b"\n\r\n"])
+@pytest.mark.parametrize("piece", [1, 2, 3, 1000])
+def test_a_head_is_complete_whatever_pieces_it_comes_in(end: bytes, piece: int) -> None:
+    """A request that may still become one is waited for; its end is found wherever it was cut."""
+    head = b"GET / HTTP/1.1\r\nHost: a" + end
+    buffer = HeadBuffer()
+    for start in range(0, len(head), piece):
+        assert buffer.cut() is None
+        buffer.feed(head[start : start + piece])
+    assert buffer.cut() == head
 
 
 @given(data=st.binary() | st.binary().map(lambda tail: b"GET / HTTP/1.1\r\n" + tail + b"\r\n\r\n"))
 def test_any_bytes_are_a_request_or_refused(data: bytes) -> None:
     """Reading bytes ends in a request, in a refusal, or in waiting for more; never in another error."""
     with suppress(RefusedRequestError):
-        head = cut_head(bytearray(data))
+        head = buffer_of(data).cut()
         if head is not None:
             parsed = parse_head(head)
             assert Request(parsed.method, parsed.target, parsed.headers).path

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from checks.web.certificates import CertificateFiles
 from checks.web.http1 import Response
 from checks.web.server import Server
-from tests.web.test_server import GET, PATIENCE, Client, happy, serving
+from tests.web.clients import GET, PATIENCE, Client, happy, serving
 
 
 class Authority:

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{- /* A name of 63 characters less those of -headless, the longest ending. */ -}}
+{{- /* At most 63 characters with -headless, the longest suffix. */ -}}
 {{- define "kubenurse.fullname" -}}
 {{- $name := include "kubenurse.name" . -}}
 {{- if .Values.fullnameOverride -}}
@@ -38,7 +38,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
-{{- /* Name, namespace and labels of an object; called with the root, an ending of the name and further labels. */ -}}
+{{- /* Name, namespace and labels of an object; called with the root, a suffix of the name and further labels. */ -}}
 {{- define "kubenurse.metadata" -}}
 {{- $root := index . 0 -}}
 name: {{ include "kubenurse.fullname" $root }}{{ index . 1 }}
@@ -47,8 +47,8 @@ labels:
   {{- merge (include "kubenurse.labels" $root | fromYaml) (index . 2) | toYaml | nindent 2 }}
 {{- end -}}
 
-{{- /* For a Prometheus that finds its targets by annotations, as in the chart of 1.15. Beside a monitor of the chart one that
-       reads them, too, would scrape every agent twice. */ -}}
+{{- /* For a Prometheus that finds its targets by annotations, as in the chart of 1.15. They are left out when the chart makes
+       a monitor: a Prometheus that uses both would scrape every agent twice. */ -}}
 {{- define "kubenurse.podAnnotations" -}}
 {{- $found := dict -}}
 {{- if not (or .Values.podMonitor.enabled .Values.serviceMonitor.enabled) -}}
@@ -61,18 +61,18 @@ labels:
 {{- mergeOverwrite $annotations (default dict .Values.daemonset.podAnnotations) | toYaml -}}
 {{- end -}}
 
-{{- /* "true" or nothing: whether the agents listen where port-forward, which comes from inside the Pod, does not reach. */ -}}
+{{- /* "true" or nothing: whether port-forward, which connects from inside the Pod, cannot reach the agents. */ -}}
 {{- define "kubenurse.listensOutsideOnly" -}}
 {{- $address := default (ternary "status.podIP" "" .Values.daemonset.hostNetwork) .Values.listen_address -}}
 {{- if not (has $address (list "" "0.0.0.0" "::" "127.0.0.1" "::1")) -}}true{{- end -}}
 {{- end -}}
 
-{{- /* "true" or nothing, of a boolean or of a text that the agent takes for one. */ -}}
+{{- /* "true" or nothing, for a boolean or for a text that the agent reads as one. */ -}}
 {{- define "kubenurse.isTrue" -}}
 {{- if has (toString . | lower) (list "true" "1" "yes" "on") -}}true{{- end -}}
 {{- end -}}
 
-{{- /* "true" or nothing. Either name sets it. */ -}}
+{{- /* "true" or nothing. Either value sets it. */ -}}
 {{- define "kubenurse.allowUnschedulable" -}}
 {{- include "kubenurse.isTrue" .Values.allow_unschedulable | default (include "kubenurse.isTrue" .Values.rbac.allow_unschedulable.enabled) -}}
 {{- end -}}
@@ -81,7 +81,7 @@ labels:
 {{- include "kubenurse.isTrue" .Values.use_tls -}}
 {{- end -}}
 
-{{- /* The part of a monitor that a PodMonitor's and a ServiceMonitor's endpoints have in common. */ -}}
+{{- /* The relabelings that PodMonitor and ServiceMonitor share. */ -}}
 {{- define "kubenurse.endpointRelabelings" -}}
 - sourceLabels: [__meta_kubernetes_pod_node_name]
   targetLabel: node

@@ -1,4 +1,4 @@
-{{- /* The settings: variable and value, empty for unset. Whole numbers reach templates as floating-point ones. */ -}}
+{{- /* The settings: variable and value; an empty value means unset. Templates get whole numbers as floating-point numbers. */ -}}
 {{- define "kubenurse.settings" -}}
 {{- $values := .Values -}}
 KUBENURSE_INGRESS_URL: {{ include "kubenurse.ingressUrl" . | quote }}
@@ -9,9 +9,11 @@ KUBENURSE_NAMESPACE: {{ include "kubenurse.namespace" . | quote }}
 KUBENURSE_NEIGHBOUR_FILTER: {{ include "kubenurse.neighbourFilter" . | quote }}
 KUBENURSE_NEIGHBOUR_LIMIT: {{ int64 $values.neighbour_limit | quote }}
 KUBENURSE_ALLOW_UNSCHEDULABLE: {{ include "kubenurse.allowUnschedulable" . | default "false" | quote }}
+KUBENURSE_READY_WHEN_CORDONED: {{ $values.ready_when_cordoned | quote }}
 KUBENURSE_USE_TLS: {{ include "kubenurse.useTls" . | default "false" | quote }}
 KUBENURSE_CERT_FILE: {{ include "kubenurse.certificate" (list . $values.cert_file "cert_file" "tls.crt") | quote }}
 KUBENURSE_CERT_KEY: {{ include "kubenurse.certificate" (list . $values.cert_key "cert_key" "tls.key") | quote }}
+KUBENURSE_NEIGHBOUR_TLS_NAME: {{ $values.neighbour_tls_name | quote }}
 KUBENURSE_EXTRA_CHECKS: {{ $values.extra_checks | quote }}
 KUBENURSE_CHECK_API_SERVER_DIRECT: {{ $values.check_api_server_direct | quote }}
 KUBENURSE_CHECK_API_SERVER_DNS: {{ $values.check_api_server_dns | quote }}
@@ -38,7 +40,7 @@ HTTPS_PROXY: {{ $values.https_proxy | quote }}
 NO_PROXY: {{ $values.no_proxy | quote }}
 {{- end -}}
 
-{{- /* Without an Ingress of the chart, the host may be that of a route of yours, but not the default one. */ -}}
+{{- /* Without an Ingress of the chart the host may be that of another route, but the default host is nobody's. */ -}}
 {{- define "kubenurse.ingressUrl" -}}
 {{- $ingress := .Values.ingress -}}
 {{- if and $ingress.url (or $ingress.enabled (ne $ingress.url "dummy-kubenurse.example.com")) -}}
@@ -55,12 +57,13 @@ app.kubernetes.io/name={{ include "kubenurse.name" . }}
 {{- end -}}
 {{- end -}}
 
+{{- /* Without the cluster's domain, which differs from cluster to cluster: the Pods' search domains complete it. */ -}}
 {{- define "kubenurse.serviceUrl" -}}
 {{- $service := printf "%s.%s" (include "kubenurse.fullname" .) (include "kubenurse.namespace" .) -}}
-{{- .Values.service_url | default (printf "http://%s.svc.cluster.local:%d" $service (int64 .Values.service.port)) -}}
+{{- .Values.service_url | default (printf "http://%s.svc:%d" $service (int64 .Values.service.port)) -}}
 {{- end -}}
 
-{{- /* Path of a file to serve HTTPS with; called with the root, the value, its name and its key in the Secret. */ -}}
+{{- /* Path of a file for HTTPS; called with the root, the value, the value's name and the key in the Secret. */ -}}
 {{- define "kubenurse.certificate" -}}
 {{- $root := index . 0 -}}
 {{- $path := index . 1 -}}
@@ -73,7 +76,7 @@ app.kubernetes.io/name={{ include "kubenurse.name" . }}
 {{- $path -}}
 {{- end -}}
 
-{{- /* The container's variables, but for those that daemonset.extraEnvs has. */ -}}
+{{- /* The container's variables, except those in daemonset.extraEnvs. */ -}}
 {{- define "kubenurse.env" -}}
 {{- $given := list -}}
 {{- range .Values.daemonset.extraEnvs -}}
@@ -88,6 +91,7 @@ app.kubernetes.io/name={{ include "kubenurse.name" . }}
 - name: {{ $name }}
   valueFrom:
     fieldRef:
+      apiVersion: v1
       fieldPath: {{ $path }}
 {{- end -}}
 {{- end -}}
@@ -102,7 +106,7 @@ app.kubernetes.io/name={{ include "kubenurse.name" . }}
 {{- end -}}
 {{- end -}}
 
-{{- /* shutdown_duration in whole seconds, and ten more. Templates read durations by adding them to a date only. */ -}}
+{{- /* shutdown_duration in whole seconds, plus ten. Templates can read a duration only by adding it to a date. */ -}}
 {{- define "kubenurse.gracePeriod" -}}
 {{- $epoch := toDate "2006-01-02" "2000-01-01" -}}
 {{- $after := mustDateModify (default "5s" .Values.shutdown_duration) $epoch -}}

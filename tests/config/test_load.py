@@ -19,8 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checks.config import convert
+from checks.config.load import load
 from checks.config.proxies import Proxies
-from checks.config.variables import VARIABLES, Config, ConfigError, help_text, load, markdown_table
+from checks.config.settings import Config, ConfigError
+from checks.config.variables import VARIABLES, help_text, markdown_table
 from checks.model import TRACE_EVENTS
 from checks.probe import urls
 
@@ -62,6 +64,9 @@ CONTRACT = [
     "KUBENURSE_SERVICEACCOUNT_DIR",
     "KUBENURSE_LOG_LEVEL",
     "KUBENURSE_LOG_FORMAT",
+    "KUBENURSE_NEIGHBOUR_TLS_NAME",
+    "KUBENURSE_READY_WHEN_CORDONED",
+    "KUBENURSE_HISTORY",
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "NO_PROXY",
@@ -126,7 +131,13 @@ def test_every_field_has_a_variable() -> None:
     """The table's fields are Config's, but for those that are put together from several variables."""
     fields = {field.name for field in dataclasses.fields(Config)}
     proxies = {"http_proxy", "https_proxy", "no_proxy"}
-    assert {variable.field for variable in VARIABLES} - proxies == fields - {"proxies", "api_dns_is_set", "warnings"}
+    composed = {
+        "proxies",
+        "api_dns_is_set",
+        "kubeconfig_is_set",
+        "warnings",
+    }
+    assert {variable.field for variable in VARIABLES} - proxies == fields - composed
 
 
 def test_every_field_has_its_type() -> None:
@@ -272,11 +283,11 @@ def test_values(name: str, text: str, value: object) -> None:
         ("KUBENURSE_EXTRA_CHECKS", "a", "entry 1: neither http:// nor https://"),
         ("KUBENURSE_EXTRA_CHECKS", "a:http://h|", "entry 2: no name"),
         ("KUBENURSE_EXTRA_CHECKS", ":http://h", "entry 1: no name"),
-        ("KUBENURSE_EXTRA_CHECKS", "a b:http://h", "entry 1: the name is no label value"),
+        ("KUBENURSE_EXTRA_CHECKS", "a b:http://h", "entry 1: the name is not a label value"),
         ("KUBENURSE_EXTRA_CHECKS", "a:http://h|a:http://i", "entry 2: the name is taken"),
         ("KUBENURSE_EXTRA_CHECKS", "me_ingress:http://h", "entry 1: the name is a built-in check's"),
         ("KUBENURSE_EXTRA_CHECKS", "path_x:http://h", "entry 1: the name is a built-in check's"),
-        ("KUBENURSE_EXTRA_CHECKS", "a:x|b:http://h|c d:http://h", "entry 3: the name is no label value"),
+        ("KUBENURSE_EXTRA_CHECKS", "a:x|b:http://h|c d:http://h", "entry 3: the name is not a label value"),
         ("KUBENURSE_CHECK_INTERVAL", "9ms", "too short, expected a duration from 10ms to 24h0m0s"),
         ("KUBENURSE_CHECK_INTERVAL", "25h", "too long, expected a duration from 10ms to 24h0m0s"),
         ("KUBENURSE_CHECK_TIMEOUT", "0", "too short"),
@@ -320,7 +331,7 @@ def test_what_is_wrong_with_a_value(name: str, text: str, wrong: str) -> None:
 
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=20))
 def test_an_accepted_url_can_be_requested(rest: str) -> None:
-    """What the configuration takes for an URL, the checks can take apart."""
+    """What the configuration takes for a URL, the checks can take apart."""
     try:
         accepted = convert.url("http://" + rest)
     except ValueError:
@@ -329,7 +340,7 @@ def test_an_accepted_url_can_be_requested(rest: str) -> None:
 
 
 class TestSecrets:
-    """No password in an URL is ever shown."""
+    """No password in a URL is ever shown."""
 
     @given(
         st.sampled_from(["KUBENURSE_INGRESS_URL", "KUBENURSE_SERVICE_URL", "KUBENURSE_EXTRA_CHECKS", "HTTP_PROXY"]),
@@ -338,7 +349,7 @@ class TestSecrets:
         st.text(st.sampled_from("/?#@:|é \n'\\"), max_size=4),
     )
     def test_in_problems(self, name: str, outer: str, url: str, odd: str) -> None:
-        """Whatever is wrong with an URL, and however odd the password, the problem does not show it."""
+        """Whatever is wrong with a URL, and however odd the password, the problem does not show it."""
         shown = complaint_about(name, outer.replace("{}", url.replace("{}", f"pass{odd}word")))
         assert "pass" not in shown
         assert "word" not in shown

@@ -1,0 +1,92 @@
+"""What ends the agent: a signal, the death of a part or the watchdog; and how it ends, in bounded time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from types import FrameType
+
+_REPORTED = 0  # the number of no signal
+# Signals that end the agent with exit code 0.
+ORDERLY = (signal.SIGTERM, signal.SIGINT)
+# How long the interpreter may take to end its threads after main has returned, in seconds.
+LEAVE_SECONDS = 1.0
+
+
+class Exits:
+    """Waits for an event that is to end the process; to be made, and waited on, in the main thread.
+
+    A signal comes as its number through a socket. The part of Python's handler that the kernel calls sends it, in any
+    thread (``signal.set_wakeup_fd``). The other part, a Python function, runs in the main thread once that executes
+    Python again. A main thread that is blocked in a lock would lose the SIGTERM that another thread was given.
+    """
+
+    def __init__(self, signals: Iterable[signal.Signals] = ORDERLY) -> None:
+        self._reported: deque[str] = deque()
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        # A full socket holds the reason to end already.
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        for number in signals:
+            signal.signal(number, _taken)
+
+    def report(self, why: str) -> None:
+        """Say in words what else ends the process; from any thread."""
+        self._reported.append(why)
+        with contextlib.suppress(OSError):
+            self._writer.send(bytes([_REPORTED]))
+
+    def wait(self, timeout: float | None = None) -> str:
+        """Return the next signal's name or the next report; empty when nothing came in ``timeout`` seconds."""
+        self._reader.settimeout(timeout)
+        try:
+            (number,) = self._reader.recv(1)
+        except (TimeoutError, BlockingIOError):  # the second for a timeout of 0
+            return ""
+        return signal.Signals(number).name if number != _REPORTED else self._reported.popleft()
+
+    def close(self) -> None:
+        """Wait no more. Signals that still come do nothing: the process ends with its own exit code."""
+        signal.set_wakeup_fd(-1)
+        self._reader.close()
+        self._writer.close()
+
+
+def end_after(seconds: float, code: int) -> None:
+    """End the process with ``code`` after ``seconds`` at the latest, even while all of its threads wait.
+
+    Where the system has no thread to give, the process ends at once.
+    """
+
+    def end() -> None:
+        time.sleep(seconds)
+        os._exit(code)
+
+    try:
+        threading.Thread(target=end, name="end", daemon=True).start()
+    except RuntimeError:
+        os._exit(code)
+
+
+def leave(code: int, seconds: float = LEAVE_SECONDS) -> int:
+    """Return the exit code when every thread that Python would wait for has ended; else end the process with it.
+
+    A thread that hangs in a read, say of a file on a dead network mount, cannot be ended. Python would wait for it.
+    """
+    deadline = time.monotonic() + seconds
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                os._exit(code)
+    return code
+
+
+def _taken(_number: int, _frame: FrameType | None) -> None:
+    """Replace the default action of the signal; the number arrives by the socket."""

@@ -1,0 +1,1 @@
+"""Inputs from outside, made by a fuzzer: what each reader does with any bytes."""
