@@ -43,6 +43,19 @@ PHASES = (SETUP, DNS, CONNECT, TLS, REQUEST, RESPONSE, STATUS, REDIRECT, PROXY)
 # How a target is checked.
 HTTP = "http"
 
+# Kinds of witnesses: further tests after a check failed, each of which differs from the check in one layer.
+DNS_UDP = "dns_udp"
+DNS_TCP = "dns_tcp"
+LAST_ADDRESS = "last_address"
+AGAIN = "again"
+OTHER_ADDRESS = "other_address"
+NODE = "node"
+HOP = "hop"
+NODE_OBJECT = "node_object"
+SMALL = "small"
+LARGE = "large"
+WITNESS_KINDS = (DNS_UDP, DNS_TCP, LAST_ADDRESS, AGAIN, OTHER_ADDRESS, NODE, HOP, NODE_OBJECT, SMALL, LARGE)
+
 # The events of a request, in the order they happen, named as Go's net/http/httptrace names its hooks.
 TRACE_EVENTS = (
     "dns_start",
@@ -70,8 +83,8 @@ class Target:
     ``follow_redirects`` allows redirects to the same host; ``use_proxy`` honours the proxy variables.
     ``origin`` is the Pod name to announce to a neighbour, or empty. ``server_name`` is the name to ask for and to
     verify in the TLS handshake, empty for the URL's host; the Host header is the URL's in any case. ``node`` is the
-    neighbour's node, empty where the target is no neighbour. ``kind`` says how the target is checked: HTTP is the only
-    kind so far.
+    neighbour's node, empty where the target is no neighbour. ``node_address`` is that
+    node's own address. ``kind`` says how the target is checked: HTTP is the only kind so far.
     """
 
     type: str
@@ -83,6 +96,7 @@ class Target:
     server_name: str = ""
     node: str = ""
     kind: str = HTTP
+    node_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +147,24 @@ class CheckResult:
     def ok(self) -> bool:
         """True when the check succeeded."""
         return self.state == OK
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """What one further test found after a check failed.
+
+    ``kind`` is of WITNESS_KINDS, ``target`` the address that was tested and ``name`` what tells it from other witnesses
+    of its kind (the name that was asked for, the node, the direction), empty where nothing has to. ``seconds`` is how
+    long the test took, ``detail`` its result in words, ``at`` the epoch of its start.
+    """
+
+    kind: str
+    target: str
+    name: str
+    ok: bool
+    seconds: float
+    detail: str
+    at: float
 
 
 @dataclass(frozen=True, slots=True)

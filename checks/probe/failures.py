@@ -107,6 +107,13 @@ def translate(error: Exception, step: str, timeout: float, *, answer_began: bool
     return CheckError(state, _EVENTS[step], phase_of(step))
 
 
+def in_words(error: Exception, timeout: float) -> str:
+    """Return the words of an error alone, without step and event; ``timeout`` is the seconds that were granted."""
+    if isinstance(error, TimeoutError) and not error.errno:
+        return f"timed out after {format_duration(timeout)}"
+    return clean(_words(error, quotes=True))
+
+
 def clean(text: str) -> str:
     """Return text from outside as one printable line of at most LONGEST_DETAIL characters."""
     return printable(text, LONGEST_DETAIL)

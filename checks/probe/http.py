@@ -52,6 +52,12 @@ def check(shared: Shared, target: Target) -> CheckResult:
     return _Check(shared, target).run()
 
 
+def measure(shared: Shared, target: Target) -> tuple[CheckResult, int]:
+    """Check one target as ``check`` does; return also how many bytes of the body arrived, at most MOST_BODY_BYTES."""
+    made = _Check(shared, target)
+    return made.run(), made.body_bytes
+
+
 class _Check:
     """One check while it runs: the step that is under way, and what was measured so far.
 
@@ -73,6 +79,7 @@ class _Check:
         self.answer_began = False
         self.status: int | None = None
         self.answered_by = ""
+        self.body_bytes = 0
         self.remote = ""
         self.tcp: TcpFacts | None = None
         self.not_after: float | None = None
@@ -152,7 +159,7 @@ class _Check:
         redirects = bool(location) and response.status in REDIRECT_STATUSES
         if response.status != 200 and not redirects:
             raise failures.wrong_status(response.status, self._phrase(response))
-        whole = _drain(response)
+        whole = self._drain(response)
         self._leave_channel(keep_as=key if whole and request.proxy is None and not response.will_close else None)
         return location if redirects else None
 
@@ -245,6 +252,22 @@ class _Check:
             self.answered_by = printable(response.headers.get(POD_HEADER, ""), LONGEST_POD_NAME)
         return response
 
+    def _drain(self, response: HTTPResponse) -> bool:
+        """Read the body, up to MOST_BODY_BYTES; tell whether that was all of it.
+
+        Raises:
+            http.client.IncompleteRead: when it ends before its announced end.
+        """
+        self.body_bytes = 0
+        while self.body_bytes < MOST_BODY_BYTES:
+            data = response.read(min(MOST_BODY_BYTES - self.body_bytes, 16 * 1024))
+            if not data:
+                if response.length:  # http.client does not report a body that ends before its Content-Length
+                    raise IncompleteRead(b"", response.length)
+                return True
+            self.body_bytes += len(data)
+        return response.isclosed()
+
     def _phrase(self, response: HTTPResponse) -> str:
         """Return the server's reason phrase, empty where the server could echo a secret in it."""
         return "" if self.is_secret else response.reason or ""
@@ -272,20 +295,3 @@ def _sum(latest: TcpFacts | None, before: TcpFacts | None) -> TcpFacts | None:
     if latest is None or before is None:
         return latest or before
     return replace(latest, retransmits=latest.retransmits + before.retransmits)
-
-
-def _drain(response: HTTPResponse) -> bool:
-    """Read the body, up to MOST_BODY_BYTES; tell whether that was all of it.
-
-    Raises:
-        http.client.IncompleteRead: when it ends before its announced end.
-    """
-    unread = MOST_BODY_BYTES
-    while unread > 0:
-        data = response.read(min(unread, 16 * 1024))
-        if not data:
-            if response.length:  # http.client does not report a body that ends before its Content-Length
-                raise IncompleteRead(b"", response.length)
-            return True
-        unread -= len(data)
-    return response.isclosed()

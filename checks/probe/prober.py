@@ -36,10 +36,11 @@ class Prober:
         reuse_connections: bool = False,
     ) -> None:
         self.kernel_clock = KernelClock()
+        self._resolver = resolver or Resolver()
         self.shared = Shared(
             timeout=timeout,
             preparer=Preparer(trust, credentials, proxies or Proxies(), keeps_connections=reuse_connections),
-            resolver=resolver or Resolver(),
+            resolver=self._resolver,
             idle=IdleChannels() if reuse_connections else None,
             abort=Abort(),
         )
@@ -63,7 +64,7 @@ class Prober:
     def stop(self) -> None:
         """Make the checks under way end now, with an error, and close the idle connections."""
         self.shared.abort.throw()
-        self.shared.resolver.abort()
+        self._resolver.abort()
         if self.shared.idle is not None:
             self.shared.idle.close()
 

@@ -14,6 +14,8 @@ from checks.model import ORIGIN_HEADER, Target
 from checks.probe import failures, urls
 from checks.probe.urls import Endpoint, Url
 
+PADDING_HEADER = "KUBENURSE-PADDING"
+
 
 class Trust(Protocol):
     """Trusted certificates."""
@@ -66,13 +68,15 @@ class Request:
 class Preparer:
     """Prepares requests. ``credentials`` is None when there is no API server to talk to.
 
-    ``keeps_connections`` tells whether a server is asked to keep the connection open after its answer.
+    ``keeps_connections`` tells whether a server is asked to keep the connection open after its answer. ``padding`` is
+    the bytes of a meaningless header that makes the request large; 0 for none.
     """
 
     trust: Trust
     credentials: ApiCredentials | None
     proxies: Proxies
     keeps_connections: bool
+    padding: int = 0
 
     def first(self, target: Target) -> Request:
         """Prepare the request for a target's URL.
@@ -112,6 +116,8 @@ class Preparer:
             headers["Connection"] = "close"
         if target.origin:
             headers[ORIGIN_HEADER] = target.origin
+        if self.padding:
+            headers[PADDING_HEADER] = "x" * self.padding
         headers.update(url.authorization())
         trust, server_name = self.trust, target.server_name or url.endpoint.host.rstrip(".")
         if target.to_api_server:

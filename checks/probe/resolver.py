@@ -38,6 +38,24 @@ def literal_address(host: str, port: int) -> Address | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """Stands in for a Resolver: every name has this IP address."""
+
+    address: str
+
+    def resolve(self, _host: str, port: int, _deadline: float) -> tuple[list[Address], float]:
+        """Return the address at once, and the moment by ``time.perf_counter``.
+
+        Raises:
+            socket.gaierror: when it is no IP address.
+        """
+        found = literal_address(self.address, port)
+        if found is None:
+            raise socket.gaierror(socket.EAI_NONAME, "not an IP address")
+        return [found], time.perf_counter()
+
+
 @dataclass(slots=True, eq=False)
 class _Lookup:
     """One question under way, shared by all checks that wait for it.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from checks.probe.idle import IdleChannels
 from checks.probe.request import Preparer
-from checks.probe.resolver import Resolver
+from checks.probe.resolver import Pinned, Resolver
 from checks.probe.sockets import Abort
 
 
@@ -16,6 +16,6 @@ class Shared:
 
     timeout: float
     preparer: Preparer
-    resolver: Resolver
+    resolver: Resolver | Pinned
     idle: IdleChannels | None
     abort: Abort

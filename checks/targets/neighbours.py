@@ -49,6 +49,7 @@ def targets(chosen: Sequence[Neighbour], scheme: str, port: int, origin: str, se
             origin=origin,
             server_name=server_name,
             node=pod.node_name,
+            node_address=pod.host_ip,
         )
         for pod in chosen
     ]
