@@ -9,15 +9,14 @@ if __name__ == "__main__":
 
     heed_signals()
 
-import contextlib
 import dataclasses
 import logging
 import signal
 import time
 from collections.abc import Callable, Sequence
 
-import checks
 from checks.cli.configure import BAD_CONFIGURATION, configure, print_problems
+from checks.cli.run import run
 from checks.config.settings import Config, ConfigError
 from checks.config.skips import NEIGHBOURHOOD, skips
 from checks.early import heed_signals
@@ -27,28 +26,29 @@ from checks.kube.credentials import Credentials
 from checks.kube.discovery import Discovery
 from checks.kube.recovery import Recovery
 from checks.model import Neighbourhood
+from checks.probe.following import Following
 from checks.probe.prober import Prober
 from checks.probe.trust import TrustStore
+from checks.probe.witness import Examiner
+from checks.probe.witnesses import Witnesses
 from checks.report import log
 from checks.report.history import History
 from checks.report.metrics import Metrics
 from checks.report.sinks import Sink, Sinks
 from checks.report.transitions import Transitions
 from checks.report.window import Windows
-from checks.schedule.exits import ORDERLY, Exits, end_after, leave
+from checks.schedule.exits import leave
 from checks.schedule.own import Own
 from checks.schedule.rounds import Rounds
-from checks.schedule.watchdog import LOOK_SECONDS, WATCH_SECONDS, Watchdog, longest_silence
+from checks.schedule.watchdog import WATCH_SECONDS, Watchdog
 from checks.targets.selection import Selection
 from checks.web.endpoints import respond
-from checks.web.listen import StartError, open_servers
+from checks.web.listen import open_servers
 from checks.web.server import SWITCH_INTERVAL_SECONDS, Server
+from checks.web.state import witness_facts
 from checks.web.view import NOT_DISCOVERED, View
 
 logger = logging.getLogger("kubenurse.agent")
-
-# Within this many seconds after the shutdown duration the process has ended, even while a thread hangs.
-CLOSE_SECONDS = 3.0
 
 OnDeath = Callable[[str, BaseException], None]
 
@@ -95,10 +95,6 @@ class Agent:
         )
         windows = Windows()
         history = History(config.history, starved=lambda: own.starved)
-        sinks: list[Sink] = [self.metrics, Transitions(), windows, history]
-        if self._discovery is not None:
-            sinks.append(Recovery(self._discovery.api_server_answered))
-        self._sinks = Sinks(sinks, lambda: self._selection.now().types)
         self._prober = Prober(
             timeout=config.check_timeout,
             trust=_trust(config),
@@ -106,6 +102,15 @@ class Agent:
             proxies=config.proxies,
             reuse_connections=config.reuse_connections,
         )
+        self._witnesses = Witnesses(
+            Examiner(self._prober.shared, node_port=config.node_witness_port).by_kind,
+            on_made=lambda kind, made: history.witnessed(kind, [witness_facts(each) for each in made]),
+        )
+        sinks: list[Sink] = [self.metrics, Transitions(), windows, history]
+        sinks.append(Following(self._witnesses, lambda kind: self._selection.now().by_type.get(kind)))
+        if self._discovery is not None:
+            sinks.append(Recovery(self._discovery.api_server_answered))
+        self._sinks = Sinks(sinks, lambda: self._selection.now().types)
         self._rounds = Rounds(
             targets=lambda: self._selection.now().targets,
             wants=self._selection.wants,
@@ -126,6 +131,7 @@ class Agent:
             windows=windows,
             history=history,
             own=own,
+            witnesses=self._witnesses,
             discovery=self._discovery,
             skips=why_skipped,
             clock_source=self._prober.kernel_clock.source,
@@ -193,7 +199,9 @@ class Agent:
         if self._discovery is not None:
             self._discovery.stop()
         self._rounds.abandon()
+        self._witnesses.stop()
         self._prober.stop()
+        self._witnesses.close()
         self._rounds.close()
         self._prober.close()
 
@@ -210,69 +218,6 @@ def _trust(config: Config) -> TrustStore:
     return TrustStore(files, system=True, verify=not config.insecure)
 
 
-def run(config: Config) -> int:
-    """Run the agent until something ends it; return the exit code.
-
-    Raises:
-        ConfigError: when KUBECONFIG is set and cannot be read for want of a package.
-    """
-    listening: list[Exits] = []
-
-    def on_death(name: str, error: BaseException) -> None:
-        for exits in listening:
-            exits.report(f"{name} died: {error!r}")
-
-    # A plugin of a kubeconfig may let this wait: until it is over, signals end the process.
-    agent = make_agent(config, on_death)
-    with contextlib.closing(Exits()) as exits:
-        listening.append(exits)
-        return _run_until(exits, agent)
-
-
-def _run_until(exits: Exits, agent: Agent) -> int:
-    try:
-        agent.start()
-    except StartError as error:
-        logger.error("starting the agent failed", extra={"facts": {"why": str(error)}})  # noqa: TRY400 # the message says it all
-        agent.close()
-        return 1
-    _log_start(agent)
-    watchdog = Watchdog(longest_silence(agent.config.check_interval))
-    agent.watched_by(watchdog)
-    why = ""
-    while not why:
-        why = exits.wait(LOOK_SECONDS) or watchdog.silent()
-    code = 0 if why in {number.name for number in ORDERLY} else 1
-    wait = agent.config.shutdown_duration if why == signal.SIGTERM.name else 0.0
-    end_after(wait + CLOSE_SECONDS, code)
-    if code:
-        # Past the queue, whose thread may be the one that hangs.
-        log.last_words("agent stopping", why=why)
-    else:
-        logger.info("agent stopping", extra={"facts": {"why": why}})
-    agent.shut_down()
-    # Load balancers learn of the end by /ready and by the Pod's state, and that takes a moment. Another signal ends it.
-    exits.wait(wait)
-    agent.close()
-    logger.info("agent stopped")
-    return code
-
-
-def _log_start(agent: Agent) -> None:
-    config = agent.config
-    for warning in config.warnings:
-        logger.warning("configuration", extra={"facts": {"why": warning}})
-    facts = {
-        "version": checks.__version__,
-        "pod": config.pod_name,
-        "port": config.port,
-        "interval": config.check_interval,
-    }
-    logger.info("agent started", extra={"facts": facts})
-    for kind, why in agent.view.skips.items():
-        logger.info("check skipped", extra={"facts": {"type": kind, "why": why}})
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the agent, or with arguments one of the commands of ``kubenurse --help``; return the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
@@ -287,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BAD_CONFIGURATION
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     try:
-        return leave(run(config))
+        return leave(run(config, make_agent))
     except ConfigError as error:
         print_problems(error)
         return BAD_CONFIGURATION

@@ -14,12 +14,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from bench import own_parser
 from bench.processes import cpu_seconds
-from checks.model import Neighbourhood, Report
+from checks.model import Neighbourhood, Report, Witness
 from checks.web import connection, http1
 from checks.web.endpoints import respond
 from checks.web.http1 import Head, Header
@@ -60,6 +60,9 @@ class _Agent:
 
     def window(self, kind: str) -> Mapping[str, object]:  # noqa: ARG002
         return {}
+
+    def witnesses(self, kind: str) -> Sequence[Witness]:  # noqa: ARG002
+        return ()
 
     def history(self) -> Mapping[str, object]:
         return {}

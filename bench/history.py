@@ -56,7 +56,7 @@ def defaults(history: History, *, failing: str = "") -> Iterator[float]:
             now = round_ * INTERVAL + number * 0.3
             history.take(result(kind, now, "connect: timed out after 5s" if kind == failing else OK))
             if kind == failing:
-                history.witnessed(kind, witness(round_))
+                history.witnessed(kind, [witness(round_)])
             yield now
 
 
@@ -79,7 +79,7 @@ def worst(history: History) -> Iterator[float]:
             now = number * 3.0 + attempt * 0.25
             history.take(result(kind, now, f"{number} {attempt} {'x' * 200}"))
             for _ in range(MOST_WITNESSES):
-                history.witnessed(kind, witness(number))
+                history.witnessed(kind, [witness(number)])
             yield now
         history.retain({kind})
 

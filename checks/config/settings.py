@@ -57,6 +57,7 @@ class Config:
     neighbour_tls_name: str = ""
     ready_when_cordoned: bool
     history: float
+    node_witness_port: int
     log_level: str
     log_format: str
     proxies: Proxies = field(repr=False)

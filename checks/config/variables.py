@@ -122,6 +122,8 @@ VARIABLES: tuple[Variable, ...] = (
              "Keep /ready at 200 while the own node is cordoned."),
     Variable("KUBENURSE_HISTORY", "history", _period, "15m",
              "How much of each check is remembered for /history; 0 remembers nothing."),
+    Variable("KUBENURSE_NODE_WITNESS_PORT", "node_witness_port", convert.integer(0, 65535, "a port"), "10250",
+             "Port of a node's own address, tried when its agent cannot be reached; 0 is never."),
     Variable("HTTP_PROXY", "http_proxy", convert.proxy, "",
              "Proxy for ingress and extra checks of http URLs.", alias="http_proxy"),
     Variable("HTTPS_PROXY", "https_proxy", convert.proxy, "",

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from checks.model import (
     AGAIN,
@@ -86,7 +86,7 @@ class Witnesses:
 
     What bounds it: MOST_AT_ONCE threads, which end when nothing is left to do; at most one failure of each check waits
     or is being followed, and none within SPACING of the one before; each witness ends by its own deadline. One entry
-    is kept for each check, until ``keep_only`` says that a check is gone.
+    is kept for each check, until ``retain`` says that a check is gone.
     """
 
     def __init__(
@@ -124,11 +124,11 @@ class Witnesses:
         with self._lock:
             return self._made.get(kind, ())
 
-    def keep_only(self, types: frozenset[str]) -> None:
-        """Forget the checks of all other types."""
+    def retain(self, types: Collection[str]) -> None:
+        """Forget the checks of all other types: they are no longer made."""
         with self._lock:
             for kept in (self._followed_at, self._last_address, self._made):
-                for gone in kept.keys() - types:
+                for gone in kept.keys() - set(types):
                     del kept[gone]
 
     def stop(self) -> None:

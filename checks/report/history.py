@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from checks.model import CheckResult
@@ -79,10 +79,11 @@ class History:
             for kind in [kind for kind in self._departed if self._rings[kind].newest <= oldest]:
                 self._forget(kind)
 
-    def witnessed(self, kind: str, witness: Mapping[str, Any]) -> None:
-        """Add a witness (a JSON object) to the latest failure of a check type; without one it is dropped."""
+    def witnessed(self, kind: str, witnesses: Sequence[Mapping[str, Any]]) -> None:
+        """Add witnesses (JSON objects) to the latest failure of a check type; without a failure they are dropped."""
         with self._lock:
-            self._recorder.witnessed(kind, witness)
+            for witness in witnesses:
+                self._recorder.witnessed(kind, witness)
 
     def document(self) -> dict[str, Any]:
         """Return what /history shows; times are epoch seconds.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from checks.config.settings import Config
@@ -15,12 +15,17 @@ class Wanted:
     """What is checked at one moment.
 
     ``neighbours`` are those chosen by KUBENURSE_NEIGHBOUR_LIMIT, ``targets`` everything to check, in order, and
-    ``types`` the targets' types, each of them once.
+    ``by_type`` the same by type; types are unique.
     """
 
     neighbours: tuple[Neighbour, ...]
     targets: tuple[Target, ...]
-    types: frozenset[str]
+    by_type: Mapping[str, Target]
+
+    @property
+    def types(self) -> Collection[str]:
+        """The types of the targets."""
+        return self.by_type.keys()
 
 
 class Selection:
@@ -62,4 +67,4 @@ class Selection:
         scheme, port = ("https", config.tls_port) if config.use_tls else ("http", config.port)
         paths = neighbours.targets(chosen, scheme, port, config.pod_name, config.neighbour_tls_name)
         targets = (*self._fixed, *paths)
-        return Wanted(chosen, targets, frozenset(target.type for target in targets))
+        return Wanted(chosen, targets, {target.type: target for target in targets})

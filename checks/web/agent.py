@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from checks.model import Report
+from checks.model import Report, Witness
 from checks.web.http1 import Header
 
 
@@ -44,6 +44,9 @@ class Agent(Protocol):
 
     def window(self, kind: str) -> Mapping[str, object]:
         """Return the last minute of a check type, as ``window`` in /state has it."""
+
+    def witnesses(self, kind: str) -> Sequence[Witness]:
+        """Return what further tests found after the latest failure of a check type."""
 
     def history(self) -> Mapping[str, object]:
         """Return what this agent remembers, as /history shows it."""

@@ -6,10 +6,9 @@ Its schema is docs/state.schema.json.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 
-from checks.model import CheckResult, Neighbour, Report, Target
+from checks.model import CheckResult, Neighbour, Report, Target, Witness
 from checks.web.agent import Agent
 
 SCHEMA = 2
@@ -31,7 +30,12 @@ def state_document(agent: Agent, report: Report) -> dict[str, object]:
         "started_at": _rounded(report.started_at),
         "finished_at": _rounded(report.finished_at),
         "checks": {
-            name: _check_facts(result, agent.window(name), targets.get(name)) for name, result in report.results.items()
+            name: _check_facts(result, targets.get(name))
+            | {
+                "window": dict(agent.window(name)),
+                "witnesses": [witness_facts(witness) for witness in agent.witnesses(name)],
+            }
+            for name, result in report.results.items()
         },
         "skipped": list(report.skipped),
         # Only the neighbours chosen: all of them, from every agent, would grow with the square of the cluster.
@@ -51,7 +55,12 @@ def _neighbour_facts(neighbour: Neighbour) -> dict[str, object]:
     return facts
 
 
-def _check_facts(result: CheckResult, window: Mapping[str, object], target: Target | None) -> dict[str, object]:
+def witness_facts(witness: Witness) -> dict[str, object]:
+    """Return a witness as JSON: seconds, and epoch for points in time."""
+    return asdict(witness) | {"seconds": _rounded(witness.seconds), "at": _rounded(witness.at)}
+
+
+def _check_facts(result: CheckResult, target: Target | None) -> dict[str, object]:
     """A result for another agent to read: seconds, and epoch for points in time."""
     node = {"node": target.node} if target is not None and target.node else {}
     return {
@@ -67,8 +76,6 @@ def _check_facts(result: CheckResult, window: Mapping[str, object], target: Targ
         "remote": result.remote,
         "answered_by": result.answered_by,
         **node,
-        "window": dict(window),
-        "witnesses": [],
     }
 
 

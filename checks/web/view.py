@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from checks import __version__
 from checks.config.settings import Config
 from checks.kube.discovery import Discovery
-from checks.model import BUILT_IN_TYPES, SKIPPED, CheckResult, Neighbourhood, Report
+from checks.model import BUILT_IN_TYPES, SKIPPED, CheckResult, Neighbourhood, Report, Witness
+from checks.probe.witnesses import Witnesses
 from checks.report.history import History
 from checks.report.metrics import Metrics
 from checks.report.window import Windows
@@ -39,6 +40,7 @@ class View:
         windows: Windows,
         history: History,
         own: Own,
+        witnesses: Witnesses,
         discovery: Discovery | None,
         skips: Mapping[str, str],
         clock_source: str,
@@ -50,6 +52,7 @@ class View:
         self._windows = windows
         self._history = history
         self._own = own
+        self._witnesses = witnesses
         self._discovery = discovery
         self._clock_source = clock_source
         self._shutting_down = False
@@ -107,6 +110,10 @@ class View:
     def window(self, kind: str) -> Mapping[str, object]:
         """Return the last minute of a check type."""
         return self._windows.window(kind)
+
+    def witnesses(self, kind: str) -> Sequence[Witness]:
+        """Return what further tests found after the latest failure of a check type."""
+        return self._witnesses.of(kind)
 
     def history(self) -> Mapping[str, object]:
         """Return what this agent remembers."""

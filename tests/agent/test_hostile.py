@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from bench.hostile import attack
-from kubenurse import CLOSE_SECONDS
+from checks.cli.run import CLOSE_SECONDS
 from sandbox.certificates import CertificateAuthority
 from tests.support.kube import Kube
 from tests.support.process import ADDRESS, Running, agent, command

@@ -47,3 +47,24 @@ def test_a_failing_and_a_good_check_meet_the_schema(tmp_path: Path) -> None:
     assert sum(history["checks"]["closed"]["failed"]) >= 3
     assert sum(history["checks"]["me_service"]["failed"]) == 0
     assert {failure["phase"] for failure in history["failures"]} == {"connect"}
+
+
+def test_a_failed_check_is_followed_by_witnesses(tmp_path: Path) -> None:
+    """A refused Service is tried again at once; the witness is in /state and with the failure in /history."""
+    variables = {
+        "KUBENURSE_SERVICE_URL": f"http://{ADDRESS}:{free_port()}",
+        "KUBENURSE_CHECK_INTERVAL": "100ms",
+    }
+    with agent(tmp_path, **variables) as running:
+
+        def witnesses() -> list[dict[str, Any]]:
+            document: dict[str, Any] = json.loads(running.get("/state")[1])
+            jsonschema.validate(document, SCHEMA)
+            found: list[dict[str, Any]] = document["checks"].get("me_service", {}).get("witnesses", [])
+            return found
+
+        (again,) = until(witnesses)
+        history = json.loads(running.get("/history")[1])
+    assert (again["kind"], again["ok"]) == ("again", False)
+    assert again["detail"] == "connect: connection refused"
+    assert again in [witness for failure in history["failures"] for witness in failure["witnesses"]]

@@ -181,7 +181,7 @@ def test_departed_checks_are_forgotten() -> None:
     court = Court()
     court.fail()
     until(lambda: court.told, 5)
-    court.witnesses.keep_only(frozenset({"other"}))
+    court.witnesses.retain(frozenset({"other"}))
     assert court.witnesses.of("me_service") == ()
 
 

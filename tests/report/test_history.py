@@ -145,11 +145,11 @@ def test_a_failure_comes_with_its_evidence(world: World) -> None:
     """A failure has phase, event, address, kernel figures, mark and the witnesses made after it."""
     history = world.history()
     world.starved = True
-    history.witnessed("me_service", {"kind": "again"})
+    history.witnessed("me_service", [{"kind": "again"}])
     history.take(world.result(REFUSED, seconds=0.25))
     witnesses = [{"kind": "again", "ok": False, "at": number} for number in range(MOST_WITNESSES + 3)]
     for witness in witnesses:
-        history.witnessed("me_service", witness)
+        history.witnessed("me_service", [witness])
     assert history.document()["failures"] == [
         {
             "type": "me_service",
@@ -209,7 +209,7 @@ def test_zero_remembers_nothing(world: World) -> None:
     history = world.history(0.0)
     history.take(world.result(REFUSED))
     history.retain({"me_service"})
-    history.witnessed("me_service", {"kind": "again"})
+    history.witnessed("me_service", [{"kind": "again"}])
     document = history.document()
     assert (document["seconds"], document["checks"], document["failures"]) == (0.0, {}, [])
 
@@ -239,7 +239,7 @@ def test_memory_is_bounded(seconds: float) -> None:
                 world.now += 0.25
                 history.take(world.result(f"{number} {attempt} {'x' * 200}", kind))
                 for _ in range(MOST_WITNESSES):
-                    history.witnessed(kind, witness(number))
+                    history.witnessed(kind, [witness(number)])
             history.retain({kind})
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from checks.model import BUILT_IN_TYPES, OK, CheckResult, Neighbour, Neighbourhood, Report
+from checks.model import BUILT_IN_TYPES, OK, CheckResult, Neighbour, Neighbourhood, Report, Witness
 from checks.web.endpoints import Agent, respond
 from checks.web.http1 import Header, Request, Response, encode_response
 
@@ -60,6 +60,10 @@ class FixedAgent:
     def window(self, kind: str) -> Mapping[str, object]:
         """The last minute of a check."""
         return {"seconds": 60, "made": 12, "failed": {}, "streak": 12}
+
+    def witnesses(self, kind: str) -> Sequence[Witness]:
+        """Nothing was tested besides."""
+        return ()
 
     def history(self) -> Mapping[str, object]:
         """Nothing remembered."""

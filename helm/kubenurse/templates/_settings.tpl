@@ -24,6 +24,7 @@ KUBENURSE_CHECK_INTERVAL: {{ $values.check_interval | quote }}
 KUBENURSE_CHECK_TIMEOUT: {{ $values.check_timeout | quote }}
 KUBENURSE_CACHE_TTL: {{ $values.cache_ttl | quote }}
 KUBENURSE_HISTORY: {{ $values.history | quote }}
+KUBENURSE_NODE_WITNESS_PORT: {{ $values.node_witness_port | quote }}
 KUBENURSE_REUSE_CONNECTIONS: {{ $values.reuse_connections | quote }}
 KUBENURSE_HISTOGRAM_BUCKETS: {{ $values.histogram_buckets | quote }}
 KUBENURSE_VICTORIAMETRICS_HISTOGRAM: {{ $values.victoriametrics_histogram | quote }}
