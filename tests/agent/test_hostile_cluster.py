@@ -23,6 +23,8 @@ from tests.support.waiting import until
 # Seconds from SIGTERM to the end, beside KUBENURSE_SHUTDOWN_DURATION, which is 0 here; by the agent's own log, since a
 # busy machine takes its time to end a process.
 LONGEST_END = 3.0
+# A name of its own: another process's agent on the same port would be mistaken for this one.
+POD = f"hostile-{os.getpid()}"
 CHECKS = ("api_server_direct", "api_server_dns")
 
 
@@ -44,12 +46,14 @@ def variables(kube: Kube) -> dict[str, str]:
         "KUBENURSE_SERVICEACCOUNT_DIR": str(kube.account.path),
         "KUBENURSE_NEIGHBOUR_FILTER": "app=kubenurse",
         "KUBENURSE_CHECK_INTERVAL": "200ms",
+        "KUBENURSE_POD_NAME": POD,
     }
 
 
 def alive(running: Running) -> Mapping[str, Any]:
     """Return what /alive says."""
     found: Mapping[str, Any] = json.loads(running.get("/alive")[1])
+    assert found["hostname"] == POD, "another agent answers on this port"
     return found
 
 
