@@ -85,6 +85,19 @@ def test_a_picture_of_many_changes_equals_one_made_anew(changes: list[tuple[str,
         assert counts.known == len(naive.pods.keys() - {OWN})
         assert counts.cordoned == sum(pod.node_name in naive.nodes for pod in naive.reachable())
         assert picture.has_pod(OWN) == (OWN in naive.pods)
+        # Nothing is kept of nodes without Pods.
+        assert picture._by_node.keys() == {pod.node_name for pod in naive.reachable()}
+
+
+def test_a_change_that_is_undone_in_between_leaves_the_tuple() -> None:
+    """A Pod that left and came back since the last picture changes nothing: the tuple is the same."""
+    picture = Picture(OWN, lambda: 0.0, schedulable=True)
+    pod = Neighbour("pod-1", "10.0.0.1", "", "node-1", RUNNING)
+    picture.put_pod("pod-1", pod)
+    before = picture.neighbours()
+    picture.put_pod("pod-1", None)
+    picture.put_pod("pod-1", pod)
+    assert picture.neighbours() is before
 
 
 def test_what_is_said_of_nodes_can_change() -> None:
