@@ -56,7 +56,7 @@ class Service(Listener):
 def pipe(left: socket.socket, right: socket.socket) -> None:
     """Copy bytes both ways between two TCP connections until both sides have ended.
 
-    The end of one side is passed on to the other, which may go on sending. A reset is passed on as a reset. Copying ends
+    The end of one side is passed on to the other, which may go on sending. A reset is passed on as one. Copying ends
     after ``IDLE_TIMEOUT`` seconds without data, or ``SEND_TIMEOUT`` seconds in which a side accepts no data. The
     connections are left open.
     """
