@@ -30,10 +30,13 @@ from checks.model import Neighbourhood
 from checks.probe.prober import Prober
 from checks.probe.trust import TrustStore
 from checks.report import log
+from checks.report.history import History
 from checks.report.metrics import Metrics
 from checks.report.sinks import Sink, Sinks
 from checks.report.transitions import Transitions
+from checks.report.window import Windows
 from checks.schedule.exits import ORDERLY, Exits, end_after, leave
+from checks.schedule.own import Own
 from checks.schedule.rounds import Rounds
 from checks.schedule.watchdog import LOOK_SECONDS, WATCH_SECONDS, Watchdog, longest_silence
 from checks.targets.selection import Selection
@@ -77,6 +80,7 @@ class Agent:
         discovers = credentials is not None and NEIGHBOURHOOD not in why_skipped
         self._discovery = self._make_discovery(credentials) if credentials is not None and discovers else None
         self._selection = Selection(config, credentials.base_url if credentials else "", self._neighbourhood)
+        own = self._own = Own(clock=clock)
         self.metrics = Metrics(
             buckets=config.histogram_buckets,
             victoriametrics=config.victoriametrics_histogram,
@@ -85,9 +89,13 @@ class Agent:
             neighbourhood=self._neighbourhood,
             checked=lambda: len(self._selection.now().neighbours),
             log_dropped=log.dropped,
+            lateness=lambda: own.lateness,
+            starved=lambda: own.starved,
             clock=clock,
         )
-        sinks: list[Sink] = [self.metrics, Transitions()]
+        windows = Windows()
+        history = History(config.history, starved=lambda: own.starved)
+        sinks: list[Sink] = [self.metrics, Transitions(), windows, history]
         if self._discovery is not None:
             sinks.append(Recovery(self._discovery.api_server_answered))
         self._sinks = Sinks(sinks, lambda: self._selection.now().types)
@@ -103,10 +111,11 @@ class Agent:
             wants=self._selection.wants,
             check=self._prober.check,
             take=self._sinks.take,
-            prune=self._sinks.prune,
+            begin=self._begin_round,
             interval=config.check_interval,
             timeout=config.check_timeout,
             ttl=config.cache_ttl,
+            note=own.note,
             on_death=on_death,
         )
         self.view = View(
@@ -114,6 +123,9 @@ class Agent:
             selection=self._selection,
             rounds=self._rounds,
             metrics=self.metrics,
+            windows=windows,
+            history=history,
+            own=own,
             discovery=self._discovery,
             skips=why_skipped,
             clock_source=self._prober.kernel_clock.source,
@@ -137,6 +149,10 @@ class Agent:
             on_death=self._on_death,
             clock=self._clock,
         )
+
+    def _begin_round(self) -> None:
+        self._own.sample()
+        self._sinks.prune()
 
     def start(self) -> None:
         """Open the ports, then begin to discover, check and serve.

@@ -38,6 +38,7 @@ class _Agent:
 
     pod_name = "kubenurse-a1b2c"
     node_name = "node-a"
+    zone = ""
 
     def alive(self) -> Report:
         return self.latest()
@@ -53,6 +54,15 @@ class _Agent:
 
     def render_metrics(self, accept: str, accept_encoding: str) -> tuple[list[Header], bytes]:  # noqa: ARG002
         return [], b""
+
+    def own(self) -> Mapping[str, object]:
+        return {}
+
+    def window(self, kind: str) -> Mapping[str, object]:  # noqa: ARG002
+        return {}
+
+    def history(self) -> Mapping[str, object]:
+        return {}
 
     def about(self) -> Mapping[str, object]:
         return {}

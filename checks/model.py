@@ -160,6 +160,7 @@ class Neighbourhood:
     stay. ``neighbours`` are the Pods that may be checked (before LIMIT), ``cordoned`` counts the Pods left out
     because their node is cordoned, ``known`` all other Pods of the selection. ``own_pod_unselected`` is True when the
     own Pod exists and the selector leaves it out.
+    ``own_zone`` is the zone of the own node, empty while unknown.
     ``synced_at`` is monotonic: when the API server last confirmed this picture, None before the first time.
     """
 
@@ -169,6 +170,7 @@ class Neighbourhood:
     cordoned: int = 0
     own_node: str = ""
     own_node_cordoned: bool = False
+    own_zone: str = ""
     synced_at: float | None = None
     own_pod_unselected: bool = False
 
@@ -178,7 +180,8 @@ class Report:
     """The latest of everything, for the endpoints: one result a check type, and the neighbourhood.
 
     ``results`` maps a check's type to its latest result, ``skipped`` names the built-in types not checked and
-    ``missing`` the chosen checks without a result so far. ``checked`` is the neighbours chosen by LIMIT.
+    ``missing`` the chosen checks without a result so far. ``checked`` is the neighbours chosen by LIMIT, ``targets``
+    everything that is checked.
     ``started_at`` and ``finished_at`` are epoch: the oldest start and the newest end among the results, 0 without any.
     """
 
@@ -186,6 +189,7 @@ class Report:
     neighbourhood: Neighbourhood
     skipped: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = ()
     checked: tuple[Neighbour, ...] = ()
     started_at: float = 0.0
     finished_at: float = 0.0

@@ -56,6 +56,7 @@ class Config:
     serviceaccount_dir: Path
     neighbour_tls_name: str = ""
     ready_when_cordoned: bool
+    history: float
     log_level: str
     log_format: str
     proxies: Proxies = field(repr=False)

@@ -120,6 +120,8 @@ VARIABLES: tuple[Variable, ...] = (
              "Name to verify in the neighbours' certificates with KUBENURSE_USE_TLS.", "unset, the Pod IP"),
     Variable("KUBENURSE_READY_WHEN_CORDONED", "ready_when_cordoned", convert.boolean, "false",
              "Keep /ready at 200 while the own node is cordoned."),
+    Variable("KUBENURSE_HISTORY", "history", _period, "15m",
+             "How much of each check is remembered for /history; 0 remembers nothing."),
     Variable("HTTP_PROXY", "http_proxy", convert.proxy, "",
              "Proxy for ingress and extra checks of http URLs.", alias="http_proxy"),
     Variable("HTTPS_PROXY", "https_proxy", convert.proxy, "",

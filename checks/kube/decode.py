@@ -25,11 +25,14 @@ Object = dict[str, Any]
 # The fields that parsing keeps, at any depth. It drops all others as it goes, so they never exist at the same time.
 _LIST_FIELDS = ("metadata", "items", "resourceVersion", "continue")
 _OBJECT_FIELDS = ("name", "deletionTimestamp", "spec", "nodeName", "unschedulable", "taints", "key")
+_LABEL_FIELDS = ("labels", "topology.kubernetes.io/zone")
 _STATUS_FIELDS = ("status", "phase", "podIP", "hostIP", "conditions", "kind", "code", "message")
 _START_FIELDS = ("startTime", "containerStatuses", "state", "running", "startedAt")
 _REFUSAL_FIELDS = ("details", "retryAfterSeconds")
 _EVENT_FIELDS = ("type", "object")
-KEPT = frozenset((*_LIST_FIELDS, *_OBJECT_FIELDS, *_STATUS_FIELDS, *_START_FIELDS, *_REFUSAL_FIELDS, *_EVENT_FIELDS))
+KEPT = frozenset(
+    (*_LIST_FIELDS, *_OBJECT_FIELDS, *_LABEL_FIELDS, *_STATUS_FIELDS, *_START_FIELDS, *_REFUSAL_FIELDS, *_EVENT_FIELDS)
+)
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")

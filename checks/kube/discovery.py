@@ -261,6 +261,7 @@ class Discovery:
             known=counts.known if pods_known else 0,
             cordoned=counts.cordoned if usable else 0,
             own_node=own_node,
+            own_zone=self._picture.zone_of(self._own_pod),
             own_node_cordoned=self._picture.is_cordoned(own_node),
             # The picture is as old as the half that was confirmed longest ago.
             synced_at=min(moments) if usable else None,

@@ -121,6 +121,11 @@ class Picture:
         found = self._pods.get(pod)
         return found.node_name if found else ""
 
+    def zone_of(self, pod: str) -> str:
+        """Return the zone that a Pod's label names, empty when that is not known."""
+        found = self._pods.get(pod)
+        return found.zone if found else ""
+
     def is_cordoned(self, node: str) -> bool:
         """Tell whether a node is cordoned."""
         return node in self._cordoned_nodes

@@ -19,9 +19,16 @@ Rows = Iterable[tuple[tuple[str, ...], float]]
 
 
 def agent_families(
-    neighbourhood: Neighbourhood, *, checked: int, callers: int, log_dropped: int, now: float
+    neighbourhood: Neighbourhood,
+    *,
+    checked: int,
+    callers: int,
+    log_dropped: int,
+    lateness: float,
+    starved: bool,
+    now: float,
 ) -> list[Metric]:
-    """Return what concerns the agent, not one of its checks. ``now`` is monotonic seconds."""
+    """Return the families of the agent itself. ``lateness`` is seconds, ``now`` monotonic seconds."""
     neighbours = (("known", neighbourhood.known), ("checked", checked), ("cordoned", neighbourhood.cordoned))
     families = [
         _gauge(
@@ -47,6 +54,18 @@ def agent_families(
             "Lines of the log that were dropped, because nobody read the log in time.",
             (),
             [((), log_dropped)],
+        ),
+        _gauge(
+            "kubenurse_agent_lateness_seconds",
+            "How late this agent's own timers ran, worst of the last minute.",
+            (),
+            [((), lateness)],
+        ),
+        _gauge(
+            "kubenurse_agent_starved",
+            "Whether this agent waits for its CPU, so that its figures are not to be believed.",
+            (),
+            [((), float(starved))],
         ),
     ]
     if neighbourhood.synced_at is not None and neighbourhood.state != SKIPPED:

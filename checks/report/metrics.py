@@ -75,11 +75,15 @@ class Metrics:
         trace_events: frozenset[str],
         expose_metadata: bool,
         log_dropped: Callable[[], int] = lambda: 0,
+        lateness: Callable[[], float] = lambda: 0.0,
+        starved: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._neighbourhood = neighbourhood
         self._checked = checked
         self._log_dropped = log_dropped
+        self._lateness = lateness
+        self._starved = starved
         self._new_histogram: Callable[[], Histogram] = (
             VmrangeHistogram if victoriametrics else lambda: LeHistogram(buckets)
         )
@@ -152,6 +156,8 @@ class Metrics:
             checked=self._checked(),
             callers=self._callers.count(),
             log_dropped=self._log_dropped(),
+            lateness=self._lateness(),
+            starved=self._starved(),
             now=self._clock(),
         )
         with self._lock:

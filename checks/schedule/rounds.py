@@ -50,10 +50,11 @@ class Rounds:
         wants: tells whether a target is still to be checked, asked before and after each check of a round; fast.
         check: runs one check, within ``timeout`` seconds.
         take: called with each new result, in the thread that ran the check.
-        prune: called at the start of each round, so that departed checks are forgotten.
+        begin: called at the start of each round, so that departed checks are forgotten.
         interval: seconds from one round's start to the next one's.
         timeout: seconds that one check may take.
         ttl: seconds for which a result answers ``fresh``.
+        note: told when a round or a check was planned and when it started, in monotonic seconds; fast.
         on_death: called with a part's name and the error when memory or the interpreter fails it: time to end.
         phase: where in the interval this agent's rounds start, 0 to 1; random, so that a fleet that starts at the same
             time does not check at the same time.
@@ -66,10 +67,11 @@ class Rounds:
         wants: Callable[[Target], bool],
         check: Callable[[Target], CheckResult],
         take: Callable[[CheckResult], None],
-        prune: Callable[[], None],
+        begin: Callable[[], None],
         interval: float,
         timeout: float,
         ttl: float,
+        note: Callable[[float, float], None] = lambda _planned, _started: None,
         on_death: Callable[[str, BaseException], None] = lambda _name, _error: None,
         phase: float | None = None,
     ) -> None:
@@ -77,9 +79,10 @@ class Rounds:
         self._wants = wants
         self._check = check
         self._take = take
-        self._prune = prune
+        self._begin = begin
         self._interval = interval
         self._timeout = timeout
+        self._note = note
         self._on_death = on_death
         # S311: this chooses a moment, not a secret.
         self._phase = random.random() if phase is None else phase  # noqa: S311
@@ -203,11 +206,13 @@ class Rounds:
             log.exception("starting a round failed")
             return
         begun = max(planned, time.monotonic())
+        self._note(planned, begun)
         for position, target in enumerate(targets):
             due = begun + position * self._interval * SPREAD / len(targets)
             self._last_lived = time.monotonic()
             if self._stopping.wait(max(0.0, due - time.monotonic())):
                 return
+            self._note(due, time.monotonic())
             # A neighbour may have left while the round was spread out: to check it now would be a false alarm.
             if self._wants(target):
                 self._start(target)
@@ -216,7 +221,7 @@ class Rounds:
         self._last_lived = time.monotonic()
         self._cache.retain(targets)
         try:
-            self._prune()
+            self._begin()
         except Exception:
             log.exception("pruning departed checks failed")
 

@@ -35,5 +35,18 @@ class Agent(Protocol):
     def render_metrics(self, accept: str, accept_encoding: str) -> tuple[list[Header], bytes]:
         """Return headers and body of the metrics in the format that the two request headers ask for."""
 
+    @property
+    def zone(self) -> str:
+        """The zone of the own node, empty while unknown."""
+
+    def own(self) -> Mapping[str, object]:
+        """Return how well this agent itself runs, as ``own`` in /state has it."""
+
+    def window(self, kind: str) -> Mapping[str, object]:
+        """Return the last minute of a check type, as ``window`` in /state has it."""
+
+    def history(self) -> Mapping[str, object]:
+        """Return what this agent remembers, as /history shows it."""
+
     def about(self) -> Mapping[str, object]:
         """Return facts about this agent for /state: version, clock source, interval and the like."""

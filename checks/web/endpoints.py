@@ -48,6 +48,7 @@ _fresh = SharedWork[Findings](most=MOST_WAITING, most_of_address=MOST_WAITING, s
 # This never waits for checks, so the server's connections are bound enough.
 _latest = SharedWork[Findings](most=_MOST_CONNECTIONS, most_of_address=_MOST_CONNECTIONS, seconds=_RENDERING_SECONDS)
 _states = SharedWork[bytes](most=_MOST_STATES, most_of_address=_MOST_STATES - 2, seconds=_RENDERING_SECONDS)
+_histories = SharedWork[bytes](most=_MOST_STATES, most_of_address=_MOST_STATES - 2, seconds=_RENDERING_SECONDS)
 _scrapes = SharedWork[tuple[list[Header], bytes]](
     most=MOST_SCRAPES, most_of_address=MOST_SCRAPES - 8, seconds=_RENDERING_SECONDS
 )
@@ -70,7 +71,7 @@ def respond(request: Request, agent: Agent) -> Response:
 
 def waiting() -> int:
     """Return how many requests wait for checks or for a rendering."""
-    return sum(shared.waiting for shared in (_fresh, _latest, _states, _scrapes))
+    return sum(shared.waiting for shared in (_fresh, _latest, _states, _histories, _scrapes))
 
 
 def _root(_request: Request, _agent: Agent) -> Response:
@@ -121,6 +122,11 @@ def _state(request: Request, agent: Agent) -> Response:
     return json_response(HTTPStatus.OK, document)
 
 
+def _history(request: Request, agent: Agent) -> Response:
+    document = _histories.result(id(agent), request.client, lambda: json_bytes(agent.history()))
+    return json_response(HTTPStatus.OK, document)
+
+
 ENDPOINTS: Mapping[str, Callable[[Request, Agent], Response]] = {
     "/": _root,
     "/alive": _alive,
@@ -128,4 +134,5 @@ ENDPOINTS: Mapping[str, Callable[[Request, Agent], Response]] = {
     "/ready": _ready,
     "/metrics": _metrics,
     "/state": _state,
+    "/history": _history,
 }

@@ -10,7 +10,10 @@ from checks import __version__
 from checks.config.settings import Config
 from checks.kube.discovery import Discovery
 from checks.model import BUILT_IN_TYPES, SKIPPED, CheckResult, Neighbourhood, Report
+from checks.report.history import History
 from checks.report.metrics import Metrics
+from checks.report.window import Windows
+from checks.schedule.own import Own
 from checks.schedule.rounds import Rounds
 from checks.targets.selection import Selection
 
@@ -36,6 +39,9 @@ class View:
         selection: Selection,
         rounds: Rounds,
         metrics: Metrics,
+        windows: Windows,
+        history: History,
+        own: Own,
         discovery: Discovery | None,
         skips: Mapping[str, str],
         clock_source: str,
@@ -44,6 +50,9 @@ class View:
         self._selection = selection
         self._rounds = rounds
         self._metrics = metrics
+        self._windows = windows
+        self._history = history
+        self._own = own
         self._discovery = discovery
         self._clock_source = clock_source
         self._may_wait = threading.BoundedSemaphore(MOST_WAITING)
@@ -98,6 +107,23 @@ class View:
         """Return headers and body of /metrics."""
         return self._metrics.render(accept, accept_encoding)
 
+    @property
+    def zone(self) -> str:
+        """The zone of the own node, empty while unknown."""
+        return self.neighbourhood().own_zone
+
+    def own(self) -> Mapping[str, object]:
+        """Return how well this agent itself runs."""
+        return self._own.document()
+
+    def window(self, kind: str) -> Mapping[str, object]:
+        """Return the last minute of a check type."""
+        return self._windows.window(kind)
+
+    def history(self) -> Mapping[str, object]:
+        """Return what this agent remembers."""
+        return self._history.document()
+
     def about(self) -> Mapping[str, object]:
         """Return what this agent is, for /state."""
         config = self._config
@@ -116,6 +142,7 @@ class View:
             results=results,
             neighbourhood=self.neighbourhood(),
             skipped=tuple(kind for kind in BUILT_IN_TYPES if kind in self.skips),
+            targets=wanted.targets,
             missing=tuple(target.type for target in wanted.targets if target.type not in results),
             checked=wanted.neighbours,
             started_at=min((result.started_at for result in results.values()), default=0.0),

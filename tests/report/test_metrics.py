@@ -40,6 +40,8 @@ FAMILIES = {
     "kubenurse_check_success": ("gauge", {"type"}),
     "kubenurse_check_timestamp_seconds": ("gauge", {"type"}),
     "kubenurse_log_dropped": ("counter", set()),
+    "kubenurse_agent_lateness_seconds": ("gauge", set()),
+    "kubenurse_agent_starved": ("gauge", set()),
     "kubenurse_tcp_rtt_seconds": ("gauge", {"type"}),
     "kubenurse_tcp_path_mtu_bytes": ("gauge", {"type"}),
     "kubenurse_tcp_retransmits": ("counter", {"type"}),

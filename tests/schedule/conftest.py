@@ -24,7 +24,7 @@ def make() -> Iterator[Make]:
             check=world.check,
             wants=lambda _: True,
             take=world.take,
-            prune=world.prune,
+            begin=world.prune,
             interval=interval,
             timeout=timeout,
             ttl=ttl,

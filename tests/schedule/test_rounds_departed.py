@@ -52,7 +52,7 @@ class Fleet:
             targets=lambda: self.targets,
             check=self.check,
             take=self.take,
-            prune=self.prune,
+            begin=self.prune,
             interval=interval,
             timeout=TIMEOUT,
             ttl=0.0,

@@ -48,6 +48,23 @@ class FixedAgent:
         """What is accepted, as headers."""
         return [("Content-Type", accept), ("Content-Encoding", accept_encoding)], b"metrics"
 
+    @property
+    def zone(self) -> str:
+        """The node's zone."""
+        return "zone-a"
+
+    def own(self) -> Mapping[str, object]:
+        """An agent that runs well."""
+        return {"starved": False, "lateness_seconds": 0.0, "throttled_ratio": None}
+
+    def window(self, kind: str) -> Mapping[str, object]:
+        """The last minute of a check."""
+        return {"seconds": 60, "made": 12, "failed": {}, "streak": 12}
+
+    def history(self) -> Mapping[str, object]:
+        """Nothing remembered."""
+        return {"seconds": 900.0, "checks": {}, "failures": []}
+
     def about(self) -> Mapping[str, object]:
         """The facts given."""
         return self.facts

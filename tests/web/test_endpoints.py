@@ -194,6 +194,8 @@ def test_state_shows_times_and_tcp_facts() -> None:
         tcp=TcpFacts(0.0005, 1500, 2),
         not_after=1_800_000_000.0,
         remote="10.0.0.3:8080",
+        phase="status",
+        answered_by="kubenurse-c",
     )
     report = Report(
         {"me_service": result, "db": CheckResult("db", OK)},
@@ -209,8 +211,10 @@ def test_state_shows_times_and_tcp_facts() -> None:
     assert b'": ' not in whole(response)
     assert agent.calls == ["latest"]
     answer = document(response)
+    assert answer["schema"] == 2
     assert answer["checks"]["me_service"] == {
         "state": "503 Service Unavailable",
+        "phase": "status",
         "event": "status_code_503",
         "status_code": 503,
         "duration": 0.123457,
@@ -219,6 +223,9 @@ def test_state_shows_times_and_tcp_facts() -> None:
         "tcp": {"rtt_seconds": 0.0005, "path_mtu_bytes": 1500, "retransmits": 2},
         "not_after": 1_800_000_000.0,
         "remote": "10.0.0.3:8080",
+        "answered_by": "kubenurse-c",
+        "window": agent.window("me_service"),
+        "witnesses": [],
     }
     assert answer["checks"]["db"]["tcp"] is None
     assert answer["about"] == {"version": "2", "interval": 5.0, "odd": "{1}"}
