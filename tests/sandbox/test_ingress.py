@@ -7,11 +7,12 @@ import http.client
 import socket
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from checks.probe.trust import TrustStore
-from sandbox.certificates import CertificateAuthority
+from sandbox.certificates import CertificateAuthority, ServiceAccountDirectory
 from sandbox.ingress import ELSEWHERE, Fault, Ingress
 from sandbox.listener import reset
 from tests.sandbox.backend import TIMEOUT, Backend, address_of, closed_port, connect, say_nothing
@@ -227,3 +228,18 @@ def test_a_silent_client_does_not_block_another(ingress: Ingress, trusting: ssl.
     with contextlib.closing(connect(ingress)), contextlib.closing(connect(ingress)) as plain:
         plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert ask(ingress, trusting).status == 200
+
+
+def test_rotated_ca_changes_what_a_client_trusts(tmp_path: Path) -> None:
+    """After the rotation, a client that reads ca.crt again trusts the new authority only."""
+    old, new = CertificateAuthority(tmp_path / "old"), CertificateAuthority(tmp_path / "new")
+    account = ServiceAccountDirectory(tmp_path / "account", token="t", ca=old.pem, namespace="n")
+    trust = TrustStore([account.path / "ca.crt"], system=False)
+    with Ingress(new, closed_port()) as ingress:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            ask(ingress, trust.context())
+        account.rotate(ca=new.pem)
+        assert ask(ingress, trust.context()).status == 502
+        ingress.show(old.issue("back", "localhost"))
+        with pytest.raises(ssl.SSLCertVerificationError):
+            ask(ingress, trust.context())

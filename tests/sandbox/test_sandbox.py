@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 import threading
 from pathlib import Path
 
 import pytest
 
-from checks.probe.trust import TrustStore
-from sandbox.certificates import CertificateAuthority, ServiceAccountDirectory
-from sandbox.ingress import Ingress
+from sandbox.certificates import ServiceAccountDirectory
 from sandbox.listener import MAX_CONNECTIONS, reset
 from sandbox.service import Service
 from tests.sandbox.backend import (
@@ -46,21 +43,6 @@ def test_service_account_rotation_is_seen_through_the_same_paths(tmp_path: Path)
         "token",
     ]
     assert len(list(account.path.glob("..*"))) == 2, "the current version, and the link to it"
-
-
-def test_rotated_ca_changes_what_a_client_trusts(tmp_path: Path) -> None:
-    """After the rotation, a client that reads ca.crt again trusts the new authority only."""
-    old, new = CertificateAuthority(tmp_path / "old"), CertificateAuthority(tmp_path / "new")
-    account = ServiceAccountDirectory(tmp_path / "account", token="t", ca=old.pem, namespace="n")
-    trust = TrustStore([account.path / "ca.crt"], system=False)
-    with Ingress(new, closed_port()) as ingress:
-        with pytest.raises(ssl.SSLCertVerificationError):
-            ask(ingress, trust.context())
-        account.rotate(ca=new.pem)
-        assert ask(ingress, trust.context()).status == 502
-        ingress.show(old.issue("back", "localhost"))
-        with pytest.raises(ssl.SSLCertVerificationError):
-            ask(ingress, trust.context())
 
 
 # Service
