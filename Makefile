@@ -12,7 +12,7 @@ run: $(VENV)/.sandbox
 	@$(BIN)/python -m sandbox
 
 test: $(VENV)/.test
-	$(BIN)/pytest -n auto --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --dist worksteal --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
 
 # Real parts in network namespaces, with faults. It needs Linux and root, and says so where it cannot run.
 # FAULTS=write also writes docs/faults.md anew.
