@@ -1,1 +1,1 @@
-"""What this project claims about speed, memory and precision, measured; each module's docstring has its command."""
+"""Measurements of speed, memory and precision. The docstring of each module has its command."""

@@ -1,4 +1,4 @@
-"""When TCP segments crossed the loopback interface, from a packet capture (AF_PACKET; needs root).
+"""Times of TCP segments on the loopback interface, from a packet capture (AF_PACKET; needs root).
 
 Times are the kernel's (``SO_TIMESTAMPNS``), epoch seconds. Formats: RFC 791 (IPv4), RFC 9293 (TCP), RFC 5246 (TLS
 records); packet(7) and socket(7) of the Linux manual.
@@ -75,7 +75,7 @@ class Capture:
                 packet, control, _, sender = self._socket.recvmsg(65535, 64)
             except TimeoutError:
                 continue
-            # On loopback each packet is seen leaving and arriving; one of the two will do.
+            # On loopback each packet is captured twice, leaving and arriving. The first one is used.
             if sender[2] != _PACKET_OUTGOING and control:
                 seconds, nanoseconds = struct.unpack("@ll", control[0][2])
                 yield packet, seconds + nanoseconds / 1e9

@@ -1,11 +1,11 @@
-"""What one agent costs in the sandbox: memory after 100 rounds, CPU a check, time from start to first answer.
+"""Cost of one agent in the sandbox: memory after 100 rounds, CPU per check, time from start to first answer.
 
     .venv/bin/python -m bench.footprint [--rounds 100] [--interval 0.5]
 
 Four agents check each other. CPU is user and system time of the whole process (scraping nothing) over the checks it
-made, and so includes discovery, the timer and answering as many checks of the others. The plain figure is of agents
-whose checks are all without TLS. What a plain check alone costs is measured with one agent whose ten checks a local
-nginx answers (Debian's package nginx-light), and that asks nobody else.
+made. It includes discovery, the timer and the answers to as many checks of the others. The plain figure is of agents
+whose checks are all without TLS. The cost of a plain check alone is measured with one agent that makes ten checks of a
+local nginx (Debian's package nginx-light) and no others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What Linux says of a process: proc(5)."""
+"""Figures of a process from proc(5)."""
 
 from __future__ import annotations
 

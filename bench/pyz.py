@@ -3,7 +3,7 @@
     make pyz && .venv/bin/python -m bench.pyz [--starts 15] [--seconds 30] [--python python3.13]
 
 Each variant is the one agent of a cluster of its own, with all its checks. Starts alternate between the variants, so
-that what else the machine does falls on all alike; file caches are warm. Memory is read after ``--seconds`` with a
+that other load affects all equally; file caches are warm. Memory is read after ``--seconds`` with a
 round every half second. With ``--python`` the same file is run by another version, which has to compile the sources.
 """
 
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def variants(pyz: Path, other: str | None) -> dict[str, Sequence[str]]:
-    """Return the commands to compare, by what they are called."""
+    """Return the commands to compare, by name."""
     commands: dict[str, Sequence[str]] = {
         "installed, python3 kubenurse.py": (sys.executable, str(KUBENURSE)),
         "installed, as in the image (-IS)": (sys.executable, "-IS", "-c", _as_in_the_image()),
@@ -83,7 +83,7 @@ def start_times(agents: Mapping[str, Agent], starts: int) -> dict[str, str]:
 
 
 def resident(agent: Agent) -> str:
-    """Return the agent's memory, in words."""
+    """Return the agent's memory as text."""
     return f"{rss_megabytes(agent.pid):.1f} MB resident" if agent.pid else "has ended"
 
 

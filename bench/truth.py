@@ -1,4 +1,4 @@
-"""How far the times that an agent reports are from those on the wire.
+"""The difference between the times that an agent reports and those on the wire.
 
 Run it as root, with nginx-light installed:
 
@@ -112,7 +112,7 @@ def _run_agent(account: Path, ca: Path, rounds: int, interval: float, pod: str) 
     seen: dict[tuple[str, float], dict[str, Any]] = {}
     try:
         with urllib3.PoolManager() as pool:
-            time.sleep(2 * interval)  # the agent starts at a random phase of its interval
+            time.sleep(2 * interval)  # rounds start at a random phase of the interval
             for _ in range(2 * rounds):
                 state = pool.request("GET", f"http://{AGENT}:{PORT}/state", retries=5).json()
                 for kind, found in state["checks"].items():

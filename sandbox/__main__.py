@@ -1,4 +1,4 @@
-"""Run the agents on a cluster of this machine's own and show what they see: ``python -m sandbox``."""
+"""Run a cluster on this machine and show what its agents see: ``python -m sandbox``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Seen = dict[str, dict[str, Any] | None]
 
 
 def main(argv: Sequence[str] | None = None, out: TextIO = sys.stdout) -> int:
-    """Run until Ctrl-C, SIGTERM or the time given is over.
+    """Run until Ctrl-C, SIGTERM or the end of the given time.
 
     Returns:
         0, or 1 when something could not start.
@@ -51,14 +51,14 @@ def main(argv: Sequence[str] | None = None, out: TextIO = sys.stdout) -> int:
 
 
 def _end(*_signal: object) -> NoReturn:
-    """Begin to end, once: the rest is bounded in time and not to be disturbed."""
+    """Begin to end, once. The cleanup is bounded in time, and further signals do not interrupt it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _watch(cluster: Cluster, seconds: float | None, screen: Screen) -> None:
-    """Ask all agents again and again and show what they say; start those again that have ended."""
+    """Ask all agents periodically and show their answers. Restart agents whose process has ended."""
     deadline = time.monotonic() + seconds if seconds is not None else None
     ended: dict[str, float] = {}
     with ThreadPoolExecutor(min(len(cluster.agents), 8), thread_name_prefix="sandbox-poll") as pool:
@@ -81,7 +81,7 @@ def _state(agent: Agent) -> dict[str, Any] | None:
 
 
 def _restart_ended(agents: Sequence[Agent], ended: dict[str, float]) -> None:
-    """Start agents again whose process ended; ``ended`` remembers since when (monotonic), by node."""
+    """Restart agents whose process has ended. ``ended`` holds the moment of each end (monotonic seconds) by node."""
     for agent in agents:
         if agent.pid is not None:
             ended.pop(agent.node, None)
@@ -90,7 +90,7 @@ def _restart_ended(agents: Sequence[Agent], ended: dict[str, float]) -> None:
 
 
 class Screen:
-    """Shows tables: on a terminal always in the same place, elsewhere one after the other, but not too many."""
+    """Shows tables: on a terminal in one place, elsewhere one after another, at a bounded rate."""
 
     def __init__(self, out: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._out = out
@@ -102,7 +102,7 @@ class Screen:
         self._started = clock()
 
     def show(self, seen: Seen) -> None:
-        """Show what the agents see, or leave it when there is nothing new."""
+        """Show what the agents see, if it has changed."""
         if self._live:
             self._redraw(seen)
         elif self._is_worth_a_block(seen):

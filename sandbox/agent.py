@@ -20,7 +20,7 @@ from sandbox.objects import make_pod
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 3.0
-# What a Pod is given to end by itself.
+# Seconds that a Pod has to end by itself.
 GRACE_PERIOD = 10.0
 ANSWER_TIMEOUT = 15.0
 STDERR_TAIL_BYTES = 2000
@@ -30,7 +30,7 @@ Launch = Callable[[Mapping[str, str], Path], "subprocess.Popen[bytes]"]
 
 
 class ClusterError(Exception):
-    """Something of the cluster could not start; the message is for a person."""
+    """A part of the cluster could not start; the message is for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Answer:
     body: bytes
 
     def json(self) -> dict[str, Any]:
-        """Return the body, which has to be a JSON object (ValueError when it is none)."""
+        """Return the body as a JSON object; ValueError when it is not one."""
         document = json.loads(self.body)
         if not isinstance(document, dict):
             raise ValueError("the answer is no JSON object")  # noqa: TRY004 - the kind that json.loads raises
@@ -86,21 +86,21 @@ class Agent:
 
     @property
     def pid(self) -> int | None:
-        """The process's id, None when none runs."""
+        """The id of the process, None when no process runs."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
     @property
     def exit_code(self) -> int | None:
-        """How the last process ended (negative: by that signal), None while it runs or before the first."""
+        """The last process's exit code (negative: ended by that signal), None while it runs or before the first."""
         return self._process.poll() if self._process else None
 
     @property
     def serving(self) -> bool:
-        """True from the moment it is known to serve until it ends or is being ended."""
+        """True from the first accepted connection until the process ends or is told to end."""
         return self._has_served and self.pid is not None
 
     def start(self) -> None:
-        """Create the Pod and begin its process, without waiting for it: see ``wait_until_serving``."""
+        """Create the Pod and start its process. ``wait_until_serving`` waits for it."""
         if self.pid is not None:
             raise ClusterError(f"{self.pod} runs already, as process {self.pid}")
         self._has_served = False
@@ -123,7 +123,7 @@ class Agent:
         self._has_served = True
 
     def stop(self) -> None:
-        """End it as a Pod is ended: marked as terminating, out of the Service, SIGTERM, and gone from the API."""
+        """End it as kubelet ends a Pod: mark it terminating, leave the Service, send SIGTERM, delete the Pod."""
         self._has_served = False
         self._api.put("pods", make_pod(self.pod, self.node, self.address[0], terminating=True))
         self.signal(signal.SIGTERM)
@@ -131,19 +131,19 @@ class Agent:
         self._api.delete("pods", self.pod)
 
     def kill(self) -> None:
-        """End the process at once and leave its Pod Running in the API, as a crash does."""
+        """Kill the process and leave its Pod Running in the API, as a crash does."""
         self.signal(signal.SIGKILL)
         self.wait_until_ended()
 
     def restart(self) -> None:
-        """Stop it, if it runs, and start it again; returns when it serves."""
+        """Stop it, if it runs, start it again, and wait until it serves."""
         if self.pid is not None:
             self.stop()
         self.start()
         self.wait_until_serving()
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process, if one runs: SIGSTOP makes an agent that hangs, SIGCONT ends that."""
+        """Send a signal to the process, if one runs. SIGSTOP makes an agent hang, SIGCONT lets it go on."""
         if self._process is not None:
             self._process.send_signal(number)
 
@@ -178,7 +178,7 @@ class Agent:
         return self.get("/metrics").body.decode()
 
     def stderr_tail(self) -> str:
-        """Return the end of what it logged, at most ``STDERR_TAIL_BYTES``."""
+        """Return the last ``STDERR_TAIL_BYTES`` of its log."""
         if not self.stderr_file.exists():
             return ""
         return self.stderr_file.read_bytes()[-STDERR_TAIL_BYTES:].decode(errors="replace")

@@ -61,7 +61,7 @@ class CertificateAuthority:
         return self.issue(name, *identities, not_after=datetime.datetime.now(datetime.UTC) - hour)
 
     def issue_self_signed(self, name: str) -> Certificate:
-        """Make a certificate that nobody but itself vouches for: the root of an authority nobody has heard of."""
+        """Make a self-signed certificate, which no known authority has signed."""
         stranger = trustme.CA()
         return self._write(name, stranger.cert_pem.bytes(), stranger.private_key_pem)
 
@@ -73,7 +73,7 @@ class CertificateAuthority:
 
 
 class ServiceAccountDirectory:
-    """A directory with ``token``, ``ca.crt`` and ``namespace``, replaced all at once as the kubelet does.
+    """A directory with ``token``, ``ca.crt`` and ``namespace``, which are replaced together, as the kubelet does.
 
     The files are symbolic links through ``..data``, itself a link to a directory of the current version; a new version
     is put in place by renaming one link, so a reader never sees half of it. Only the current version is kept.

@@ -51,8 +51,7 @@ class Cluster:
     counted from 1. ``command`` starts an agent and begins with the full path of a program. Everything listens on
     loopback: the API server and the ingress on 127.0.0.1, the Service on 127.0.2.1, the agents on 127.0.1.1 and on, all
     on one port as neighbours expect. ``directory`` holds all files, the agents' stderr too, and is removed in the end.
-    What else is there to break things with: ``api`` (its ``faults``), ``service`` (its ``backends``), ``ingress`` (its
-    ``fault``) and ``agents``.
+    Faults are set on ``api`` (``faults``), ``service`` (``backends``), ``ingress`` (``fault``) and ``agents``.
 
     Raises:
         ClusterError: on entry, when something cannot start.
@@ -99,12 +98,12 @@ class Cluster:
         self._stack.close()
 
     def cordon(self, node: str) -> None:
-        """Mark a node as unschedulable, as ``kubectl cordon`` does; its agent then leaves the Service, as not ready."""
+        """Mark a node as unschedulable, as ``kubectl cordon`` does. Its agent, no longer ready, leaves the Service."""
         self._cordoned.add(node)
         self.api.put("nodes", make_node(node, unschedulable=True))
 
     def uncordon(self, node: str) -> None:
-        """Take the node back."""
+        """Mark the node as schedulable again."""
         self._cordoned.discard(node)
         self.api.put("nodes", make_node(node))
 
@@ -153,7 +152,7 @@ class Cluster:
         )
 
     def _common_environ(self) -> dict[str, str]:
-        """What every agent has in its environment; of the sandbox's own there is only the search path."""
+        """Return the environment that all agents share. From the sandbox's own it has the search path only."""
         return {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self.directory),
@@ -176,7 +175,7 @@ class Cluster:
     def _launch(self, environ: Mapping[str, str], stderr_file: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *self._command]
         with stderr_file.open("ab") as stderr:
-            # The parent whose death the kernel tells of is the thread that forked, so one that stays has to do it.
+            # PR_SET_PDEATHSIG watches the thread that forked, so a thread that lives as long as the cluster forks.
             return self._launcher.submit(
                 subprocess.Popen,
                 command,
@@ -192,7 +191,7 @@ class Cluster:
         return [agent.address for agent in self.agents if agent.serving and agent.node not in self._cordoned]
 
     def _end_agents(self) -> None:
-        # SIGCONT, so that an agent that was stopped gets its SIGTERM, too.
+        # A stopped agent receives its SIGTERM only after SIGCONT.
         for number in (signal.SIGTERM, signal.SIGCONT):
             for agent in self.agents:
                 agent.signal(number)
@@ -205,8 +204,8 @@ class Cluster:
 def _free_port(addresses: Sequence[str]) -> Iterator[int]:
     """Yield a TCP port that is free on all the addresses and that no other cluster chooses meanwhile.
 
-    The port itself has to stay free for the agents to bind, so what marks it as taken, for clusters that start at the
-    same time, is the UDP port of its number. Ports of the ephemeral range are not tried: any client may be given them.
+    The agents bind the port, so it must stay free. Clusters that start at the same time mark it as taken by binding the
+    UDP port of the same number. Ports of the ephemeral range are not tried, because the kernel gives them to clients.
     """
     for port in range(PREFERRED_PORT, PREFERRED_PORT + PORTS_TRIED):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mark:

@@ -1,4 +1,4 @@
-"""What the sandbox's API server was asked, and what it answers instead of the truth when told to."""
+"""Requests that the sandbox's API server received, and faults that replace its answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request that was received; ``authorization`` tells whether it carried a token, never which."""
+    """A received request. ``authorization`` tells whether it carried a token; the token is not kept."""
 
     method: str
     path: str
@@ -43,7 +43,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is answered instead of the truth; without a ``status`` nothing ever is (the request hangs)."""
+    """An answer that replaces the correct one. Without a ``status`` there is no answer: the request hangs."""
 
     path: str
     verb: str = "*"
@@ -63,7 +63,7 @@ class Fault:
 
 @dataclass(slots=True)
 class Faults:
-    """The faults in force; the first that hits a request counts. Path, verb and field selector are shell patterns."""
+    """The active faults; the first match counts. Path, verb and field selector are shell patterns."""
 
     active: tuple[Fault, ...] = ()
 
@@ -85,7 +85,7 @@ class Faults:
         self.active += (Fault(path, verb),)
 
     def clear(self) -> None:
-        """End all faults; what hangs goes on hanging."""
+        """End all faults. Requests that hang already go on hanging."""
         self.active = ()
 
 

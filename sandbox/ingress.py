@@ -1,4 +1,4 @@
-"""An ingress: TLS ends here, requests go on to a Service over plain HTTP."""
+"""An ingress: it terminates TLS and passes requests to a Service over plain HTTP."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class Fault(Enum):
 class Ingress(Listener):
     """A reverse proxy with TLS for one host name, before one Service.
 
-    ``fault`` may be set at any time and holds for the connections (certificates) and requests (the rest) that come
-    after. When the Service gives no answer the client gets 502, or 504 after ``upstream_timeout`` seconds. Answers are
-    held whole: those of agents are small. Each request goes to the Service over a connection of its own.
+    ``fault`` may be set at any time. It applies to later connections (certificates) and later requests (all others).
+    When the Service gives no answer, the client gets 502, or 504 after ``upstream_timeout`` seconds. An answer is read
+    completely before it is passed on, since agents' answers are small. Each request goes over a new connection.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class Ingress(Listener):
         return f"https://{self.host}:{self.port}"
 
     def show(self, certificate: Certificate) -> None:
-        """Show this certificate from the next connection on."""
+        """Present this certificate on new connections."""
         self._context = certificate.server_context()
 
     def handle_connection(self, connection: socket.socket, client_address: Any) -> None:
-        """Take TLS off and serve the requests inside."""
+        """Terminate TLS and serve the requests."""
         connection.settimeout(CLIENT_TIMEOUT)
         context = self._other_contexts.get(self.fault, self._context)
         # The handshake comes after the socket is tracked, so that stopping need not wait for a silent client.
@@ -124,7 +124,7 @@ class _Exchange(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 - http.server's name
 
     def log_message(self, *_arguments: object) -> None:
-        """Keep no access log: the agents tell what they saw."""
+        """Keep no access log: the agents report their results."""
 
     def _pass_on(self) -> None:
         upstream = http.client.HTTPConnection(*self.server.upstream, timeout=self.server.upstream_timeout)

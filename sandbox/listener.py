@@ -1,4 +1,4 @@
-"""A TCP server whose connections are bounded in number and end when it ends."""
+"""A TCP server with a bounded number of connections, which all end with the server."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def reset(connection: socket.socket) -> None:
 class Listener(socketserver.ThreadingTCPServer, abc.ABC):
     """Accept TCP connections in one thread and handle each in one of at most ``MAX_CONNECTIONS`` others.
 
-    A connection over the limit is reset. Subclasses implement ``handle_connection``, which runs in the connection's
-    own thread; sockets it ``track``s are shut down by ``stop``, which is what ends a handler blocked on one.
-    Binds when made (OSError for a taken port), serves between ``start`` and ``stop``, or as a context manager.
+    A connection over the limit is reset. Subclasses implement ``handle_connection``, which runs in the connection's own
+    thread. ``stop`` shuts down the sockets that ``track`` has registered, which ends handlers that wait for them.
+    The constructor binds (OSError for a taken port). The server runs between ``start`` and ``stop``, or in a ``with``.
     """
 
     daemon_threads = True
@@ -58,7 +58,7 @@ class Listener(socketserver.ThreadingTCPServer, abc.ABC):
         self._thread.start()
 
     def stop(self) -> None:
-        """Accept no more, end what is open, and wait at most ``STOP_TIMEOUT`` seconds for its threads."""
+        """Stop accepting, end open connections, and wait at most ``STOP_TIMEOUT`` seconds for their threads."""
         deadline = time.monotonic() + STOP_TIMEOUT
         self.stopping.set()
         if self._thread.is_alive():
@@ -69,7 +69,7 @@ class Listener(socketserver.ThreadingTCPServer, abc.ABC):
             still_open = tuple(self._open)
         for connection in still_open:
             _shut(connection)
-        # Every handler gives its slot back when it ends: whoever holds all of them knows that none runs.
+        # Every handler releases its slot when it ends. When all slots are acquired, no handler runs.
         held = [self._slots.acquire(timeout=max(0.0, deadline - time.monotonic())) for _ in range(MAX_CONNECTIONS)]
         self._slots.release(sum(held))
 
@@ -116,7 +116,7 @@ class Listener(socketserver.ThreadingTCPServer, abc.ABC):
         self.handle_connection(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a connection that breaks is what this cluster is for."""
+        """Print nothing: broken connections are expected here."""
 
 
 def _shut(connection: socket.socket) -> None:

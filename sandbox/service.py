@@ -19,10 +19,10 @@ _CHUNK = 65536
 
 
 class Service(Listener):
-    """One address before many backends: each new connection goes to one of them, taken at random.
+    """One address in front of many backends: each new connection goes to a random one.
 
-    ``backends`` is asked anew for each connection. Without any, or when the one taken refuses, the client's connection
-    is reset; kube-proxy, below TCP, would have it refused instead, which a program that has to accept first cannot do.
+    ``backends`` is called for each connection. Without a backend, or when the chosen one refuses, the connection is
+    reset. With kube-proxy the client would see a refusal; a program must accept before it knows.
     """
 
     def __init__(self, backends: Callable[[], Sequence[Address]], address: str = "127.0.0.1", port: int = 0) -> None:
@@ -41,7 +41,7 @@ class Service(Listener):
             if not backends:
                 reset(connection)
                 return
-            # Spreading load is no secret.
+            # The choice needs no cryptographic randomness.
             chosen = random.choice(backends)  # noqa: S311
             try:
                 backend = socket.create_connection(chosen, CONNECT_TIMEOUT)
@@ -56,8 +56,9 @@ class Service(Listener):
 def pipe(left: socket.socket, right: socket.socket) -> None:
     """Copy bytes both ways between two TCP connections until both sides have ended.
 
-    The end of one side is passed on to the other, which may go on sending; a reset is passed on as a reset. Ends, too,
-    when nothing comes for ``IDLE_TIMEOUT`` seconds or a side takes nothing for ``SEND_TIMEOUT``. Does not close.
+    The end of one side is passed on to the other, which may go on sending. A reset is passed on as one. Copying ends
+    after ``IDLE_TIMEOUT`` seconds without data, or ``SEND_TIMEOUT`` seconds in which a side accepts no data. The
+    connections are left open.
     """
     for connection in (left, right):
         connection.settimeout(SEND_TIMEOUT)

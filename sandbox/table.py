@@ -1,4 +1,4 @@
-"""What every agent sees, as one text table: pure, from the documents of /state to lines."""
+"""One text table of what all agents see, made from their /state documents. Pure."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def as_table(seen: Mapping[str, State | None], width: int = WIDTH, *, colour: bo
 
 
 def _told(found: Sequence[tuple[str, str, str]], width: int) -> list[str]:
-    """The failures in full, a line each and at most ``MAX_FAILURES``."""
+    """The failures in full, one on each line, at most ``MAX_FAILURES``."""
     if not found:
         return []
     lines = [f"{node} {_title(what)}: {reason}"[:width] for node, what, reason in found[:MAX_FAILURES]]
@@ -105,7 +105,7 @@ def _cell(document: State, kind: str) -> str:
 
 
 def _sum(document: State) -> str:
-    """All the neighbours in one cell: how many fail, or the slowest time when none does."""
+    """All neighbours in one cell: the number that fail, or the slowest time when all are ok."""
     checks = [document["checks"][kind] for kind in _paths(document)]
     failing = sum(_fails(facts["state"]) for facts in checks)
     if failing:
@@ -130,5 +130,5 @@ def _title(kind: str) -> str:
 
 
 def _natural(kind: str) -> tuple[int, str]:
-    """``node-10`` comes after ``node-9``."""
+    """Sort ``node-10`` after ``node-9``."""
     return len(kind), kind

@@ -1,4 +1,4 @@
-"""The agent as a process of its own, outside any cluster: start, configuration, signals."""
+"""The agent as a process outside any cluster: start, configuration, signals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.waiting import until
 
 
 def test_runs_outside_a_cluster_and_says_once_what_it_skips(tmp_path: Path) -> None:
-    """Alone on a machine it serves, every check it cannot make is skipped, and each skip is logged once."""
+    """Without a cluster the agent serves, skips every check that it cannot make, and logs each skip once."""
     with agent(tmp_path, KUBENURSE_CHECK_INTERVAL="100ms") as running:
         status, body = running.get("/alive")
         answer = json.loads(body)
@@ -40,7 +40,7 @@ def test_runs_outside_a_cluster_and_says_once_what_it_skips(tmp_path: Path) -> N
 
 
 def test_neighbours_are_answered_however_many_wait_for_checks(tmp_path: Path) -> None:
-    """While a check hangs and more clients wait for it than there are connections, /alwayshappy is 200 at once."""
+    """While a check hangs and more clients wait for it than connections are allowed, /alwayshappy answers 200."""
     with ExitStack() as stack:
         hanging = stack.enter_context(socket.create_server((ADDRESS, 0)))
         url = f"http://{ADDRESS}:{hanging.getsockname()[1]}"
@@ -50,7 +50,7 @@ def test_neighbours_are_answered_however_many_wait_for_checks(tmp_path: Path) ->
             client = stack.enter_context(socket.create_connection((ADDRESS, running.port), timeout=20))
             client.sendall(b"GET /alive HTTP/1.1\r\nHost: here\r\n\r\n")
             waiting.append(client)
-        # Those that need not wait any more say that all are there.
+        # Clients over the limit are answered at once; when they have answers, all clients have arrived.
         until(lambda: len(select.select(waiting, [], [], 1)[0]) >= 150 - MOST_WAITING)
         assert running.get("/alwayshappy")[0] == 200
         answered = select.select(waiting, [], [], 0)[0]
@@ -59,7 +59,7 @@ def test_neighbours_are_answered_however_many_wait_for_checks(tmp_path: Path) ->
 
 
 def test_reports_every_configuration_problem_at_once_and_opens_nothing(tmp_path: Path) -> None:
-    """Exit 2, one line a problem on stderr, each with name, value and what is expected."""
+    """The agent exits with 2 and prints one line for each problem: variable, value and expectation."""
     port = free_port()
     done = command(
         tmp_path,
@@ -84,7 +84,7 @@ def test_reports_every_configuration_problem_at_once_and_opens_nothing(tmp_path:
 
 
 def test_a_taken_port_ends_it_with_the_variable_named(tmp_path: Path) -> None:
-    """Exit 1 and a line that says which port, which variable and why."""
+    """The agent exits with 1 and prints the port, the variable and the reason."""
     with closing(socket.socket()) as taken:
         taken.bind((ADDRESS, 0))
         taken.listen()
@@ -96,7 +96,7 @@ def test_a_taken_port_ends_it_with_the_variable_named(tmp_path: Path) -> None:
 
 
 def test_a_taken_tls_port_is_named_too(tmp_path: Path) -> None:
-    """The second port counts as the first: exit 1, and nothing is left open."""
+    """A taken TLS port also ends the agent with 1."""
     certificate = CertificateAuthority(tmp_path / "pki").issue("served", ADDRESS)
     with closing(socket.create_server((ADDRESS, 0))) as taken:
         port = taken.getsockname()[1]
@@ -113,7 +113,7 @@ def test_a_taken_tls_port_is_named_too(tmp_path: Path) -> None:
 
 
 def test_an_address_of_another_machine_is_named(tmp_path: Path) -> None:
-    """Exit 1, and it is the address that is to blame, not the port."""
+    """The agent exits with 1 and names the address, not the port, as the cause."""
     done = command(tmp_path, KUBENURSE_LISTEN_ADDRESS="192.0.2.1")
     assert done.returncode == 1
     assert "KUBENURSE_LISTEN_ADDRESS='192.0.2.1'" in done.stderr
@@ -121,7 +121,7 @@ def test_an_address_of_another_machine_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_odd_is_warned_of_and_the_rest_runs(tmp_path: Path) -> None:
-    """A misspelt variable and a kubeconfig that cannot be used are said once; API checks are skipped, others made."""
+    """A misspelt variable and an unusable kubeconfig are logged once. API checks are skipped, the others run."""
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text("no: kubeconfig\n")
     with agent(tmp_path, KUBECONFIG=str(kubeconfig), KUBENURSE_INTERVAL="1s") as running:
@@ -135,7 +135,7 @@ def test_what_is_odd_is_warned_of_and_the_rest_runs(tmp_path: Path) -> None:
     assert "KUBENURSE_INTERVAL: unknown variable" in warned[1]
 
 
-# Runs the agent and, once it listens, takes its socket from under it: accept fails from then on.
+# Runs the agent and shuts its listening socket down once it listens. Accepting fails from then on.
 _BREAK_THE_LISTENER = """
 import os, socket, sys, threading, time
 import kubenurse
@@ -164,7 +164,7 @@ sys.exit(kubenurse.main([]))
 
 
 def test_the_death_of_a_server_ends_the_agent(tmp_path: Path) -> None:
-    """An agent that can no longer be asked anything ends with 1, at once, and says which server died and why."""
+    """When a server thread dies, the agent ends with 1 and logs which server died and why."""
     variables = environment(tmp_path, KUBENURSE_PORT=str(free_port()), KUBENURSE_SHUTDOWN_DURATION="1h")
     done = subprocess.run(
         [sys.executable, "-c", _BREAK_THE_LISTENER],
@@ -181,7 +181,7 @@ def test_the_death_of_a_server_ends_the_agent(tmp_path: Path) -> None:
 
 
 def test_sigterm_drains_and_a_second_one_ends_at_once(tmp_path: Path) -> None:
-    """After SIGTERM it still serves with /ready at 503; another signal cuts that short; the exit code is 0."""
+    """After SIGTERM the agent serves on, with /ready at 503. A second signal ends it at once. The exit code is 0."""
     with agent(tmp_path, KUBENURSE_SHUTDOWN_DURATION="1h") as running:
         assert running.get("/ready")[0] == 200
         running.process.send_signal(signal.SIGTERM)
@@ -191,13 +191,13 @@ def test_sigterm_drains_and_a_second_one_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_sigint_ends_without_a_drain(tmp_path: Path) -> None:
-    """Ctrl-C in a terminal is not a Pod's end: it does not wait."""
+    """SIGINT ends the agent without the shutdown duration."""
     with agent(tmp_path, KUBENURSE_SHUTDOWN_DURATION="1h") as running:
         assert running.end(signal.SIGINT) == 0
 
 
 def test_a_check_cut_short_by_the_end_is_no_failure(tmp_path: Path) -> None:
-    """A check still under way when the agent ends is not logged as one that fails."""
+    """A check that is under way when the agent ends is not logged as a failure."""
     variables = {"KUBENURSE_CHECK_INTERVAL": "100ms", "KUBENURSE_CHECK_TIMEOUT": "1h"}
     with Server(silent) as server, agent(tmp_path, KUBENURSE_SERVICE_URL=server.url(), **variables) as running:
         until(lambda: server.connections == 1)
@@ -207,7 +207,7 @@ def test_a_check_cut_short_by_the_end_is_no_failure(tmp_path: Path) -> None:
 
 
 def test_a_failing_check_is_logged_when_it_changes_not_every_round(tmp_path: Path) -> None:
-    """Three states, three lines: failing, another reason, recovered - however many rounds each lasted."""
+    """Each change of a check's state is logged once, however many rounds the state lasts."""
     port = free_port()
     url = f"http://{ADDRESS}:{port}"
     with agent(tmp_path, KUBENURSE_SERVICE_URL=url, KUBENURSE_CHECK_INTERVAL="100ms") as running:

@@ -1,4 +1,4 @@
-"""Real agents that check each other: what the others say when one dies, hangs, leaves or has its node cordoned."""
+"""Real agents that check each other: their reports when one dies, hangs, leaves or has its node cordoned."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def shared() -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(shared: Cluster) -> Iterator[Cluster]:
-    """The cluster while all is well in it, and made well again."""
+    """The cluster in a healthy state. It is repaired after the test."""
     for number, agent in enumerate(shared.agents, start=1):
         wait_until_well(agent, *PATHS[number])
     yield shared
@@ -78,7 +78,7 @@ def test_alive_of_a_healthy_agent(cluster: Cluster) -> None:
 
 
 def test_state_of_a_healthy_agent(cluster: Cluster) -> None:
-    """/state is compact JSON: who, since when, each check with its phases in order, and who is checked."""
+    """/state is compact JSON: the agent, its start, each check with its phases in order, and the checked neighbours."""
     answer = cluster.agents[0].get("/state")
     document = answer.json()
     assert b'": ' not in answer.body
@@ -141,7 +141,7 @@ def test_metrics_of_a_healthy_agent(cluster: Cluster) -> None:
 
 
 def test_a_killed_agent_is_missed_and_welcomed_back(cluster: Cluster) -> None:
-    """Every other agent finds the connection refused, in state, event, metric and one log line, until it is back."""
+    """All others report a refused connection in state, event, metric and one log line, until the agent is back."""
     *others, victim = cluster.agents
     logs = [Log(agent) for agent in others]
     victim.kill()
@@ -149,7 +149,7 @@ def test_a_killed_agent_is_missed_and_welcomed_back(cluster: Cluster) -> None:
         found = wait_for_state(agent, "path_node-3", "connect: connection refused")
         assert found["event"] == "connect_done"
         assert "connect_done" not in found["trace"]
-        # A check of the Service or the ingress that was under way may have met the dead one, too.
+        # A check of the Service or the ingress that was under way may have reached the dead agent too.
         until(lambda agent=agent: failing(agent) == {"path_node-3": "connect: connection refused"})  # type: ignore[misc]
         wait_for_rounds(agent, "path_node-3")
         assert value(agent, "kubenurse_errors_total", type="path_node-3", event="connect_done") >= 2
@@ -164,7 +164,7 @@ def test_a_killed_agent_is_missed_and_welcomed_back(cluster: Cluster) -> None:
 
 
 def test_an_agent_that_hangs_is_a_timeout(cluster: Cluster) -> None:
-    """A process that stands still takes the connection and gives no answer: the phase and the time are told."""
+    """The kernel accepts connections for a stopped process. The check reports the response phase and the timeout."""
     watching, _, victim = cluster.agents
     victim.signal(signal.SIGSTOP)
     found = wait_for_state(watching, "path_node-3", f"response: timed out after {TIMEOUT}")
@@ -176,7 +176,7 @@ def test_an_agent_that_hangs_is_a_timeout(cluster: Cluster) -> None:
 
 
 def test_a_cordoned_node_is_left_alone(cluster: Cluster) -> None:
-    """Nobody checks an agent on a cordoned node, which says that it is not ready and goes on checking the others."""
+    """Agents do not check an agent on a cordoned node. That agent is not ready and goes on checking the others."""
     *others, cordoned = cluster.agents
     logs = [Log(agent) for agent in others]
     assert cordoned.get("/ready").status == 200
@@ -202,9 +202,9 @@ def test_a_cordoned_node_is_left_alone(cluster: Cluster) -> None:
 
 
 def test_a_pod_that_is_deleted_is_no_error(cluster: Cluster) -> None:
-    """An agent that ends as Pods end is not checked any more and not complained of; its successor is found."""
+    """An agent that ends as Pods do is no longer checked, without an error. Its successor is found."""
     *others, leaving = cluster.agents
-    leaving.environ["KUBENURSE_SHUTDOWN_DURATION"] = "2s"  # a busy machine takes its time to tell the others
+    leaving.environ["KUBENURSE_SHUTDOWN_DURATION"] = "2s"  # a busy machine needs time to tell the others
     leaving.restart()
     for number, agent in enumerate(cluster.agents, start=1):
         wait_until_well(agent, *PATHS[number])
@@ -223,7 +223,7 @@ def test_a_pod_that_is_deleted_is_no_error(cluster: Cluster) -> None:
 
 
 def test_sigterm_drains(cluster: Cluster) -> None:
-    """After SIGTERM an agent answers its neighbours while /ready says why not, then ends with 0."""
+    """After SIGTERM an agent answers its neighbours, /ready gives the reason, and the exit code is 0."""
     agent = cluster.agents[2]
     agent.environ["KUBENURSE_SHUTDOWN_DURATION"] = "1h"
     agent.restart()
@@ -243,7 +243,7 @@ def test_sigterm_drains(cluster: Cluster) -> None:
 
 
 def test_without_the_api_server_the_neighbours_stay_checked(cluster: Cluster) -> None:
-    """While the API server is away the last known neighbours are checked, why is told, and its return is noticed."""
+    """While the API server is away, agents check the last known neighbours and give the reason, until it returns."""
     agent = cluster.agents[0]
     log = Log(agent)
     cluster.api.stop()
@@ -251,7 +251,7 @@ def test_without_the_api_server_the_neighbours_stay_checked(cluster: Cluster) ->
         refused = "connect: connection refused"
         for kind in ("api_server_direct", "api_server_dns"):
             assert wait_for_state(agent, kind, refused)["event"] == "connect_done"
-        # The very first to fail may be a request that was under way.
+        # The first failure may be that of a request that was under way.
         until(lambda: failing(agent).get("neighbourhood", "").count("refused") == 2)
         wait_for_rounds(agent, "path_node-2")
         assert failing(agent).keys() == {"api_server_direct", "api_server_dns", "neighbourhood"}
@@ -271,7 +271,7 @@ def test_without_the_api_server_the_neighbours_stay_checked(cluster: Cluster) ->
 
 
 def test_not_synced_yet_is_not_empty(cluster: Cluster) -> None:
-    """Until the first list of Pods has come the neighbourhood is neither ok nor failing but not known, and says so."""
+    """Until the first list of Pods has arrived, the state of the neighbourhood is "not synced yet"."""
     agent = cluster.agents[0]
     cluster.api.faults.hang("/api/v1/namespaces/*/pods")
     try:
@@ -288,20 +288,20 @@ def test_not_synced_yet_is_not_empty(cluster: Cluster) -> None:
 
 
 def test_unknown_paths_and_methods(cluster: Cluster) -> None:
-    """The root leads to /alive, and what is no endpoint is not found."""
+    """The root redirects to /alive. An unknown path is 404."""
     agent = cluster.agents[0]
     assert (agent.get("/").status, agent.get("/").headers["Location"]) == (301, "/alive")
     assert agent.get("/api").status == 404
 
 
 def test_alwayshappy_names_the_pod(cluster: Cluster) -> None:
-    """The answer that neighbours measure is empty and says whose it is."""
+    """/alwayshappy is empty and names the Pod in a header."""
     answer = cluster.agents[1].get("/alwayshappy")
     assert (answer.status, answer.body, answer.headers["KUBENURSE-POD"]) == (200, b"", "kubenurse-2")
 
 
 def test_the_log_of_a_healthy_agent_is_short(cluster: Cluster) -> None:
-    """It tells its start and its neighbours, and then nothing, however often it checks."""
+    """A healthy agent logs its start and its neighbours, and nothing for each check."""
     agent = cluster.agents[0]
     agent.restart()
     wait_until_well(agent, *PATHS[1])

@@ -1,4 +1,4 @@
-"""Each way an ingress fails, in a cluster of real agents: what they say of it in state, metric and log."""
+"""Each fault of an ingress in a cluster of real agents: state, metric and log."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def shared() -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(shared: Cluster) -> Iterator[Cluster]:
-    """The cluster while all is well in it, and made well again."""
+    """The cluster in a healthy state. It is repaired after the test."""
     wait_until_well(shared.agents[0], "path_node-2")
     wait_until_well(shared.agents[1], "path_node-1")
     yield shared
@@ -56,13 +56,13 @@ def cluster(shared: Cluster) -> Iterator[Cluster]:
 
 
 def test_every_fault_is_expected() -> None:
-    """No fault that the sandbox knows is left out here."""
+    """Every fault of the sandbox has an expectation here."""
     assert set(Fault) == {*EXPECTED, Fault.NONE, Fault.REDIRECT_HERE}
 
 
 @pytest.mark.parametrize("fault", EXPECTED, ids=lambda fault: fault.name.lower())
 def test_a_fault_is_told_everywhere_and_taken_back(cluster: Cluster, fault: Fault) -> None:
-    """State, event, metric and one log line say the same of a fault; nothing else fails; one line says it is over."""
+    """State, event, metric and one log line agree on a fault. No other check fails. One line reports the recovery."""
     state, event = EXPECTED[fault]
     state = state.format(url=cluster.ingress.url)
     agent = cluster.agents[0]
@@ -78,7 +78,7 @@ def test_a_fault_is_told_everywhere_and_taken_back(cluster: Cluster, fault: Faul
     assert failing(agent) == {"me_ingress": state}
     assert value(agent, "kubenurse_errors_total", type="me_ingress", event=event) > errors
     assert value(agent, "kubenurse_check_success", type="me_ingress") == 0
-    if fault not in (Fault.HANG, Fault.SLOW_HEADERS):  # the timeouts' rounds would only take time
+    if fault not in (Fault.HANG, Fault.SLOW_HEADERS):  # rounds of timeouts only take time
         wait_for_rounds(agent, "me_ingress")
 
     cluster.ingress.fault = Fault.NONE
@@ -93,7 +93,7 @@ def test_a_fault_is_told_everywhere_and_taken_back(cluster: Cluster, fault: Faul
 
 
 def test_a_redirect_on_the_same_host_is_followed(cluster: Cluster) -> None:
-    """Where the redirect leads back to kubenurse all is well, and nothing is logged."""
+    """A redirect to the same host is ok and is not logged."""
     agent = cluster.agents[0]
     log = Log(agent)
     cluster.ingress.fault = Fault.REDIRECT_HERE
@@ -104,7 +104,7 @@ def test_a_redirect_on_the_same_host_is_followed(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("fault", CERTIFICATES, ids=lambda fault: fault.name.lower())
 def test_insecure_does_not_mind_certificates(cluster: Cluster, fault: Fault) -> None:
-    """While one agent complains of a certificate, the one that shall not verify goes on."""
+    """An agent with KUBENURSE_INSECURE accepts a certificate that the other agent refuses."""
     strict, insecure = cluster.agents
     cluster.ingress.fault = fault
     wait_for_state(strict, "me_ingress", EXPECTED[fault][0])
@@ -114,12 +114,12 @@ def test_insecure_does_not_mind_certificates(cluster: Cluster, fault: Fault) -> 
 
 
 def test_insecure_still_verifies_the_api_server(cluster: Cluster, tmp_path: Path) -> None:
-    """Wherever the token goes, INSECURE changes nothing: an API server of an unknown authority is not believed."""
+    """KUBENURSE_INSECURE does not apply to the API server: an unknown authority is refused."""
     insecure = cluster.agents[1]
     authority, stranger = cluster.authority, CertificateAuthority(tmp_path / "pki")
     environ = dict(insecure.environ)
     try:
-        # The user's CA counts for the API server, too.
+        # The user's CA is also trusted for the API server.
         insecure.environ["KUBENURSE_EXTRA_CA"] = str(stranger.file)
         insecure.account.rotate(ca=stranger.pem)
         insecure.restart()

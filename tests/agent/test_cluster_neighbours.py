@@ -1,4 +1,4 @@
-"""One real agent among neighbours of every kind, and whom it tells the API server's token."""
+"""One real agent among neighbours of every kind; the token goes to the API server only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATHS = ("path_node-7", "path_node-8", "path_node-8_twin-b", "path_node-9")
 
 
 class Surroundings:
-    """The agent's cluster, and the recorders that it takes for ingress, Service, proxy and neighbours."""
+    """The agent's cluster, with recorders in the place of ingress, Service, proxy and neighbours."""
 
     def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
         authority = CertificateAuthority(directory / "pki")
@@ -61,16 +61,16 @@ class Surroundings:
 
     @property
     def recorders(self) -> list[Recorder]:
-        """All that is not the API server."""
+        """All servers but the API server."""
         return [self.ingress, self.service, self.proxy, self.extra, *self.neighbours.values()]
 
     def put_pods(self) -> None:
-        """Let the neighbours' Pods be there."""
+        """Create the neighbours' Pods."""
         for pod, (node, number) in PODS.items():
             self.cluster.api.put("pods", make_pod(pod, node, f"127.0.1.{number}"))
 
     def restart_with(self, **variables: str) -> None:
-        """Start the agent anew with some variables changed."""
+        """Restart the agent with changed variables."""
         self.agent.environ.update(variables)
         self.agent.restart()
 
@@ -88,7 +88,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundings]:
 
 @pytest.fixture
 def surroundings(shared: Surroundings) -> Iterator[Surroundings]:
-    """The agent while it finds all neighbours well, and put back to that."""
+    """The agent while all neighbours are ok. It is reset after the test."""
     shared.wait_for_paths(*PATHS)
     environ = dict(shared.agent.environ)
     yield shared
@@ -98,7 +98,7 @@ def surroundings(shared: Surroundings) -> Iterator[Surroundings]:
 
 
 def test_neighbours_that_answer_as_the_go_agent_does(surroundings: Surroundings) -> None:
-    """An empty 200 without a header of ours is all a neighbour has to give; the path and the origin are v1.15's."""
+    """An empty 200 without further headers is enough from a neighbour. Path and origin header are those of v1.15."""
     neighbour = surroundings.neighbours["go-1"]
     assert neighbour.heads[-1].startswith("GET /alwayshappy HTTP/1.1\r\n")
     assert neighbour.header("KUBENURSE-NEIGHBOUR-ORIGIN") == "kubenurse-1"
@@ -110,9 +110,9 @@ def test_neighbours_that_answer_as_the_go_agent_does(surroundings: Surroundings)
 
 
 def test_two_pods_on_one_node_are_both_checked(surroundings: Surroundings) -> None:
-    """Each has a type, a metric and a fate of its own."""
+    """Each of two Pods on one node has its own type, metric and state."""
     agent = surroundings.agent
-    surroundings.cluster.api.put("pods", make_pod("twin-b", "node-8", "127.0.1.211"))  # where nobody is
+    surroundings.cluster.api.put("pods", make_pod("twin-b", "node-8", "127.0.1.211"))  # nobody listens there
     until(lambda: failing(agent) == {"path_node-8_twin-b": "connect: connection refused"})
     assert value(agent, "kubenurse_check_success", type="path_node-8") == 1
     assert value(agent, "kubenurse_check_success", type="path_node-8_twin-b") == 0
@@ -121,7 +121,7 @@ def test_two_pods_on_one_node_are_both_checked(surroundings: Surroundings) -> No
 
 
 def test_unschedulable_neighbours_need_no_nodes(surroundings: Surroundings) -> None:
-    """With ALLOW_UNSCHEDULABLE a cordoned node's agent is checked, and nodes are neither listed nor watched."""
+    """With ALLOW_UNSCHEDULABLE, agents on cordoned nodes are checked; nodes are neither listed nor watched."""
     requests = list(surroundings.cluster.api.requests)
     assert {request.verb for request in requests} >= {"list", "watch"}
     assert [request.path for request in requests if "nodes" in request.path] == []
@@ -131,7 +131,7 @@ def test_unschedulable_neighbours_need_no_nodes(surroundings: Surroundings) -> N
 
 
 def test_under_host_network_the_own_pod_is_known_by_name(surroundings: Surroundings) -> None:
-    """With the node's address and hostname, an agent still tells its own Pod from its neighbours, and its node."""
+    """With the node's address and hostname, an agent still recognises its own Pod and node."""
     cluster, agent = surroundings.cluster, surroundings.agent
     cluster.api.put("pods", make_pod("kubenurse-1", "node-1", "127.0.1.1", host_ip="127.0.1.1"))
     wait_for_rounds(agent, "me_service")
@@ -142,7 +142,7 @@ def test_under_host_network_the_own_pod_is_known_by_name(surroundings: Surroundi
 
 @pytest.mark.parametrize("limit", [1, 2])
 def test_the_limit_chooses_by_hashed_node_names(surroundings: Surroundings, limit: int) -> None:
-    """Checked are those with the smallest distance from the own node on the circle of hashes that v1.15 uses too."""
+    """The agent checks the neighbours with the smallest distance on the ring of hashes, as v1.15 does."""
 
     def distance(node: str) -> int:
         place, own = (int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") for name in (node, "node-1"))
@@ -157,12 +157,12 @@ def test_the_limit_chooses_by_hashed_node_names(surroundings: Surroundings, limi
     until(lambda: sum(kind.startswith("path_") for kind in states(agent)) == limit)
     assert value(agent, "kubenurse_neighbours", state="known") == len(PODS)
     assert value(agent, "kubenurse_neighbours", state="checked") == limit
-    # All that are known are shown, as v1.4 does.
+    # All known neighbours are shown, as in v1.4.
     assert len(agent.get("/alive").json()["neighbourhood"]) == len(PODS)
 
 
 def test_no_neighbours_is_fine(surroundings: Surroundings) -> None:
-    """An agent alone in its cluster is well: the neighbourhood is ok and empty."""
+    """An agent without neighbours is healthy: the neighbourhood is ok and empty."""
     agent = surroundings.agent
     for pod in PODS:
         surroundings.cluster.api.delete("pods", pod)
@@ -173,7 +173,7 @@ def test_no_neighbours_is_fine(surroundings: Surroundings) -> None:
 
 
 def test_the_token_is_for_the_api_server_alone(surroundings: Surroundings) -> None:
-    """Nobody else is sent it, whatever the path asked for, and no endpoint or log shows it."""
+    """No other server receives the token, whatever the path, and no endpoint or log shows it."""
     agent, token = surroundings.agent, surroundings.cluster.token
     for recorder in surroundings.recorders:
         recorder.heads.clear()
@@ -193,7 +193,7 @@ def test_the_token_is_for_the_api_server_alone(surroundings: Surroundings) -> No
 
 
 def test_a_rotated_token_is_used_at_once(surroundings: Surroundings) -> None:
-    """When the token in the file changes the next requests carry the new one."""
+    """After the token file changes, the next requests carry the new token."""
     cluster, agent = surroundings.cluster, surroundings.agent
     old = cluster.token
     try:

@@ -1,4 +1,4 @@
-"""Real agents that check each other by https, while their certificates are renewed, expire and are put right."""
+"""Real agents that check each other by https while certificates are renewed and expire."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.seen import (
 )
 from tests.support.waiting import until
 
-# Clusters that run at the same time have different ports, and so these are different, too: 8443 for 8080.
+# Clusters that run in parallel have different ports; the TLS port follows: 8443 for 8080.
 TLS_PORT_OFFSET = 363
 
 
@@ -52,7 +52,7 @@ def shared() -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(shared: Cluster) -> Iterator[Cluster]:
-    """The cluster while all is well in it, and made well again."""
+    """The cluster in a healthy state. It is repaired after the test."""
     watching, watched = shared.agents
     wait_until_well(watching, "path_node-2")
     wait_until_well(watched, "path_node-1")
@@ -74,7 +74,7 @@ def happy(connection: http.client.HTTPSConnection) -> bool:
 
 
 def test_neighbours_are_checked_by_https(cluster: Cluster) -> None:
-    """The path's check has a handshake and sees the certificate; both ports serve the endpoints."""
+    """The check of a path makes a handshake and reads the certificate. Both ports serve the endpoints."""
     watching, watched = cluster.agents
     found = checks(watching)["path_node-2"]
     assert found["trace"]["connect_done"] <= found["trace"]["tls_handshake_done"] <= found["trace"]["wrote_request"]
@@ -86,7 +86,7 @@ def test_neighbours_are_checked_by_https(cluster: Cluster) -> None:
 
 
 def test_a_renewed_certificate_is_served_and_connections_are_kept(cluster: Cluster) -> None:
-    """Once the files change new connections get the new certificate, old ones go on, and no check fails meanwhile."""
+    """After the files change, new connections get the new certificate. Open connections go on. No check fails."""
     watching, watched = cluster.agents
     log, served_log = Log(watching), Log(watched)
     end = datetime.datetime.now(datetime.UTC).replace(microsecond=0) + datetime.timedelta(days=7)
@@ -105,13 +105,13 @@ def test_a_renewed_certificate_is_served_and_connections_are_kept(cluster: Clust
 
 
 def test_an_expired_certificate_is_told(cluster: Cluster) -> None:
-    """An agent that serves an expired certificate is a TLS failure for who checks it, until it has a good one."""
+    """Checks of an agent with an expired certificate fail in the TLS phase until it serves a valid one."""
     watching, watched = cluster.agents
     log = Log(watching)
     cluster.authority.issue_expired(watched.pod, watched.address[0])
     found = wait_for_state(watching, "path_node-2", "tls: certificate has expired")
     assert found["event"] == "tls_handshake_done"
-    # Python shows no certificate that it did not believe; the date of the one before it would be a false one.
+    # Python does not return a certificate that it refused. The date of the previous one would be wrong.
     assert value(watching, "kubenurse_tls_not_after_timestamp_seconds", type="path_node-2") == 0
     assert value(watching, "kubenurse_errors_total", type="path_node-2", event="tls_handshake_done") > 0
     assert failing(watching) == {"path_node-2": "tls: certificate has expired"}

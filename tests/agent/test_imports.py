@@ -1,4 +1,4 @@
-"""What the agent loads: import-linter holds the floors (``make lint``); these are the rules it cannot express."""
+"""Import rules that import-linter (``make lint``) cannot express."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 
 
 def test_an_agent_in_a_cluster_loads_neither_the_official_client_nor_the_commands() -> None:
-    """The agent on a node loads nothing that only a person at a terminal or a kubeconfig needs."""
+    """An agent in a cluster does not load the modules of the commands and of kubeconfigs."""
     program = "import sys, kubenurse; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())

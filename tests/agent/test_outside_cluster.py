@@ -1,4 +1,4 @@
-"""The agent as a process outside the cluster, with a kubeconfig: API checks and neighbourhood all the same."""
+"""The agent as a process outside the cluster, with a kubeconfig: API checks and neighbourhood work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEIGHBOUR = "127.0.0.9"
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
-    """A kubeconfig for a served cluster, whose context's namespace has one agent's Pod, on a port that is closed."""
+    """A kubeconfig for a served cluster. Its namespace has the Pod of one agent, whose port is closed."""
     with serving(tmp_path) as kube:
         home = Home(tmp_path, kube)
         kube.server.put("pods", make_pod("pod-1", "node-1", NEIGHBOUR, namespace="nurses"))
@@ -40,29 +40,29 @@ def variables(home: Home, **more: str) -> dict[str, str]:
 
 
 def alive(running: Running) -> Mapping[str, Any]:
-    """Return what /alive says."""
+    """Return the document of /alive."""
     found: Mapping[str, Any] = json.loads(running.get("/alive")[1])
     return found
 
 
 def use_token(home: Home) -> None:
-    """Leave the token there."""
+    """Keep the token."""
 
 
 def use_certificate(home: Home) -> None:
-    """Have a client certificate instead."""
+    """Use a client certificate instead."""
     chain, key = certificate(home)
     home.user = {"client-certificate": str(chain), "client-key": str(key)}
 
 
 def use_plugin(home: Home) -> None:
-    """Have an exec plugin instead."""
+    """Use an exec plugin instead."""
     Plugin(home).give(token=TOKEN, seconds=3600)
 
 
 @pytest.mark.parametrize("use", [use_token, use_certificate, use_plugin])
 def test_a_kubeconfig_is_enough(home: Home, tmp_path: Path, use: Any) -> None:
-    """With a kubeconfig alone the API server is checked, and the neighbours in the context's namespace are."""
+    """A kubeconfig is enough to check the API server and the neighbours in its namespace."""
     use(home)
     with agent(tmp_path, **variables(home)) as running:
         answer = alive(running)
@@ -78,28 +78,28 @@ def test_a_kubeconfig_is_enough(home: Home, tmp_path: Path, use: Any) -> None:
 
 
 def test_the_namespace_may_be_another(home: Home, tmp_path: Path) -> None:
-    """KUBENURSE_NAMESPACE wins over the context's namespace."""
+    """KUBENURSE_NAMESPACE overrides the namespace of the context."""
     home.kube.server.put("pods", make_pod("pod-3", "node-3", NEIGHBOUR, namespace="others"))
     with agent(tmp_path, **variables(home, KUBENURSE_NAMESPACE="others")) as running:
         assert [each["PodName"] for each in alive(running)["neighbourhood"]] == ["pod-3"]
 
 
 def test_the_extra_ca_counts_for_it_too(home: Home, tmp_path: Path) -> None:
-    """KUBENURSE_EXTRA_CA makes an API server trusted whose CA the kubeconfig does not name."""
+    """KUBENURSE_EXTRA_CA is trusted for an API server whose CA the kubeconfig does not name."""
     del home.cluster["certificate-authority"]
     with agent(tmp_path, **variables(home, KUBENURSE_EXTRA_CA=str(home.kube.authority.file))) as running:
         assert alive(running)["api_server_direct"] == "ok"
 
 
 def test_check_uses_it(home: Home, tmp_path: Path) -> None:
-    """One round in the foreground uses the kubeconfig as the agent does."""
+    """``kubenurse check`` uses the kubeconfig as the agent does."""
     done = command(tmp_path, "check", "--json", **variables(home))
     assert json.loads(done.stdout)["checks"]["api_server_direct"]["state"] == "ok"
     assert done.returncode == 1  # for the neighbour that does not answer
 
 
 def test_a_kubeconfig_that_cannot_be_used_is_said_once_and_the_rest_runs(home: Home, tmp_path: Path) -> None:
-    """Then API checks and neighbourhood are skipped, the log says why, and the other checks go on."""
+    """With an unusable kubeconfig, API checks and neighbourhood are skipped with a logged reason. Other checks run."""
     home.cluster["insecure-skip-tls-verify"] = True
     service = f"http://{ADDRESS}:{free_port()}"
     with agent(tmp_path, **variables(home, KUBENURSE_SERVICE_URL=service)) as running:

@@ -1,4 +1,4 @@
-"""What signals do to an agent, from its first moments to its end."""
+"""The effect of signals on an agent, from its start to its end."""
 
 from __future__ import annotations
 

@@ -24,13 +24,13 @@ from tests.e2e.services import Endpoint, Service
 from tests.e2e.watcher import DISCOVERY, Timeline, Watcher
 from tests.support.waiting import PROCESS_START, until
 
-# Names a directory where the logs of all parts are left in the end.
+# This variable names a directory for the logs of all parts.
 KEEP_LOGS = "KUBENURSE_E2E_LOGS"
 DIRECTORY_PREFIX = "kubenurse-e2e-"
 AGENTS = 5
 INTERVAL = 1.0
 TIMEOUT = 1.0
-# By this node's addresses in the API, the cluster is dual-stack in both directions.
+# This node's Pod has an IPv6 address in the API, so the cluster is dual-stack in both directions.
 IPV6_NODE = 4
 GO_NUMBER = 9
 GO_NODE = "node-go"
@@ -48,7 +48,7 @@ API_NAMES = (API_FULL_NAME, "kubernetes.default.svc", "kubernetes.default", "kub
 
 
 class Cluster:
-    """The cluster, running; made by ``running_cluster``. What there is to break it with is its attributes."""
+    """The running cluster, made by ``running_cluster``. Faults are injected through its attributes."""
 
     def __init__(self, directory: Path, processes: Processes) -> None:
         self.directory = directory
@@ -76,7 +76,7 @@ class Cluster:
         self.start_api_server()
 
     def start_api_server(self) -> None:
-        """Let the API server serve (again)."""
+        """Start the API server, or start it again."""
         self.plane.namespace.call(self.api.start)
 
     def _start_services(self) -> None:
@@ -128,7 +128,7 @@ class Cluster:
             node.become_ready()
 
     def _start_go_neighbour(self) -> None:
-        """A Pod that answers as kubenurse v1.15 does: 200, empty, no header of its own."""
+        """Start a Pod that answers as kubenurse v1.15 does: 200, empty, without further headers."""
         configuration = write_configuration(self.go.namespace.directory, _GO_SERVER.format(port=PORT))
         self.processes.start("nginx", self.go.namespace, ["nginx", "-c", str(configuration)])
         addresses = self.go.pod_addresses(1)
@@ -151,7 +151,7 @@ class Cluster:
     def install_services(
         self, kubenurse: tuple[Endpoint, ...] | None = None, kube_dns: tuple[Endpoint, ...] | None = None
     ) -> None:
-        """Put the rules everywhere: the right ones, but for Services whose endpoints are given here."""
+        """Install the rules on all nodes. Endpoints given here replace those of their Service."""
         rules = (
             self.kubernetes,
             self.kube_dns if kube_dns is None else self.kube_dns.with_endpoints(kube_dns),
@@ -166,11 +166,11 @@ class Cluster:
         return {*FIXED_TYPES, *others, f"path_{GO_NODE}"}
 
     def calm(self, since: float) -> bool:
-        """Tell whether every agent shows exactly what it should, all of it ok, in results since a moment (epoch)."""
+        """Tell whether every agent has exactly the expected checks, all ok, with results since a moment (epoch)."""
         return not self.complaints(since)
 
     def complaints(self, since: float) -> list[str]:
-        """Say what keeps the cluster from being calm."""
+        """Return the reasons why the cluster is not calm."""
         latest = self.timeline.latest()
         found = []
         for node in self.nodes:
@@ -193,7 +193,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def running_cluster() -> Iterator[Cluster]:
-    """Build the cluster, wait until all is well, and leave nothing of it in the end."""
+    """Build the cluster, wait until it is healthy, and remove everything in the end."""
     processes = Processes()
     with contextlib.ExitStack() as stack:
         stack.enter_context(exclusively())

@@ -1,4 +1,4 @@
-"""One cluster for the whole run, or the reason why there is none; in the end, the page about the faults."""
+"""One cluster for the whole run, or the reason to skip; at the end, on request, the page about the faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.e2e.trial import Record
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """The cluster, with everything well in it when a test begins; each test leaves it so."""
+    """The cluster. It is healthy when a test begins, and each test leaves it healthy."""
     reason = reason_to_skip()
     if reason:
         pytest.skip(reason)
@@ -24,7 +24,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def records() -> Iterator[dict[str, Record]]:
-    """What the trials of the faults found, by the faults' names; a run of all of them can write docs/faults.md."""
+    """The records of the trials, by fault name. A run of all faults can write docs/faults.md."""
     from tests.e2e.test_faults import FAULTS  # which imports this package's fixtures by their names
 
     found: dict[str, Record] = {}

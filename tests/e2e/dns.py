@@ -1,4 +1,4 @@
-"""Cluster DNS: dnsmasq as the only name server, and what can be wrong with it."""
+"""Cluster DNS: dnsmasq as the only name server, and its faults."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def resolv_conf(namespace: str, server: str) -> str:
 
 
 class Dns:
-    """The DNS server on a member; ``names`` are those it knows, all others do not exist."""
+    """The DNS server on a member. It knows ``names``; all other names do not exist."""
 
     def __init__(self, member: Member, processes: Processes, names: Mapping[str, Addresses]) -> None:
         self.member = member
@@ -41,7 +41,7 @@ class Dns:
         self._process = self._start()
 
     def publish(self, names: Mapping[str, Addresses] | None = None, *, families: tuple[int, ...] = (4, 6)) -> None:
-        """Say from now on what is said here (by default the whole truth)."""
+        """Answer with these names from now on (by default with all correct names)."""
         known = self.names if names is None else names
         lines = [f"{addresses.of_family(version)} {name}" for name, addresses in known.items() for version in families]
         self._hosts.write_text("\n".join([*lines, ""]), encoding="ascii")
@@ -58,7 +58,7 @@ class Dns:
 
     @contextlib.contextmanager
     def slowed(self, seconds: float) -> Iterator[None]:
-        """Let every answer over UDP come so much later."""
+        """Delay every answer over UDP by so many seconds."""
         redirect = f"-t nat {{}} PREROUTING -p udp --dport 53 -j REDIRECT --to-ports {_RELAY_PORT}"
         # The kernel follows connections only as long as a rule asks for it, and then forgets what it redirected.
         follow = "{} INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT"
@@ -108,7 +108,7 @@ class _SlowRelay:
         self._thread.start()
 
     def close(self) -> None:
-        """End it; what waits is never answered."""
+        """End it. Waiting questions get no answer."""
         self._stopping.set()
         self._thread.join()
         self._listener.close()

@@ -1,4 +1,4 @@
-"""What a fault is: how it comes and goes, and what exactly the agents are to say of it."""
+"""A fault: its injection, and the exact results that agents must report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.e2e.watcher import Seen
 
 DETECTED_WITHIN = 2 * INTERVAL + TIMEOUT
 RECOVERED_WITHIN = 2 * INTERVAL
-# Long enough that every check of every agent has run twice.
+# In this time every check of every agent runs twice.
 HOLD = 2 * INTERVAL
 
 ALL = tuple(f"node-{number}" for number in range(1, AGENTS + 1))
@@ -36,9 +36,9 @@ def paths_from(node: str) -> tuple[str, ...]:
 class Expected:
     """Some types on some nodes fail with this ``state`` and ``event``.
 
-    A ``state`` that is a pattern is matched as a whole. ``always`` failures fail in every round as long as the fault
-    lasts; others may or may not, of which at least ``at_least`` in the whole fleet have to. ``event`` is empty for
-    discovery, which is no check. ``detected`` and ``recovered`` are the limits in seconds.
+    A ``state`` that is a pattern must match completely. ``always`` checks fail in every round while the fault lasts.
+    Other checks may fail; at least ``at_least`` failures must occur in the whole fleet. Discovery is no check: its
+    ``event`` is empty. ``detected`` and ``recovered`` are the limits in seconds.
     """
 
     nodes: Sequence[str]
@@ -55,7 +55,7 @@ class Expected:
         return node in self.nodes and kind in self.types
 
     def describes(self, seen: Seen) -> bool:
-        """Tell whether a result of one of these is what is expected."""
+        """Tell whether a result of one of these checks is as expected."""
         if seen.event != self.event:
             return False
         if isinstance(self.state, str):
@@ -71,18 +71,18 @@ class Expected:
 def sometimes(
     nodes: Sequence[str], types: Sequence[str], state: str | re.Pattern[str], event: str, at_least: int = 0
 ) -> Expected:
-    """Return what may be seen, as each request takes its chance."""
+    """Return failures that may occur, depending on the chance of each request."""
     return Expected(nodes, types, state, event, always=False, at_least=at_least)
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault: ``inject`` is a context manager, in force within the block.
+    """A fault. ``inject`` is a context manager: the fault is active within the block.
 
-    ``expected`` is all that may fail; without any, nothing may. ``gone`` are checks (node, type) that are no longer
-    made. ``hold`` is how long it is watched in seconds, after it was detected. ``proof`` looks for what is to be seen
-    beside states (AssertionError when it is not there), in the results during the fault, and returns it in words.
-    ``prepare`` is called before, when all is well.
+    ``expected`` lists all checks that may fail. ``gone`` lists checks (node, type) that are no longer made. ``hold`` is
+    the time in seconds for which the fault stays after its detection. ``proof`` examines further facts in the results
+    during the fault, raises AssertionError when they are missing, and returns them in words. ``prepare`` is called
+    before the injection.
     """
 
     name: str
@@ -95,5 +95,5 @@ class Fault:
 
     @property
     def identifier(self) -> str:
-        """The name as a test's."""
+        """The name in the form of a test's name."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")

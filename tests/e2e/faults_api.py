@@ -23,7 +23,7 @@ NODES = "/api/v1/nodes"
 
 
 def _discovery_says(words: str, *resources: str) -> Expected:
-    """Discovery of one or all of the resources fails with these words, on each agent when its watch ends."""
+    """Discovery of one or all resources fails with these words, on each agent when its watch ends."""
     one = f"({'|'.join(resources)}): {re.escape(words)}"
     return Expected(
         ALL,
@@ -37,7 +37,7 @@ def _discovery_says(words: str, *resources: str) -> Expected:
 def _let_watches_grow_old(cluster: Cluster) -> None:
     """Wait until every agent has two watches that count as healthy.
 
-    One that ends young counts as a failure, and the pauses after failures grow: that is not the matter here.
+    A watch that ends early counts as a failure, and pauses after failures grow. That is not tested here.
     """
     until(lambda: cluster.api.open_watches == 2 * len(cluster.nodes), timeout=DISCOVERY_RECOVERED)
     time.sleep(HEALTHY_WATCH)
@@ -92,7 +92,7 @@ def _token_refused(cluster: Cluster) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _rotated(cluster: Cluster) -> Iterator[None]:
-    """A new token, a new authority and a new certificate take the old ones' place, first beside them, then alone."""
+    """A new token, authority and certificate are accepted beside the old ones first, then alone."""
     successor = CertificateAuthority(cluster.directory / "next-pki")
     certificate = successor.issue("api-server", *API_NAMES, API_IP.v4, API_IP.v6)
     token, cluster.token = cluster.token, "the-next-token"
@@ -113,14 +113,14 @@ def _rotated(cluster: Cluster) -> Iterator[None]:
 
 
 def _age_grows(cluster: Cluster, _: Sequence[Seen]) -> str:
-    """The picture gets older, and is said to."""
+    """The age of the picture grows, and the metric shows it."""
     ages = [node.metric("kubenurse_discovery_age_seconds") for node in cluster.nodes]
     assert min(ages) >= 3, ages
     return f"all: ok, kubenurse_discovery_age_seconds grows ({min(ages):.0f} s and more)"
 
 
 def _listed_again(cluster: Cluster, _: Sequence[Seen]) -> str:
-    """Every agent lists Pods and nodes anew, once, and watches again."""
+    """Every agent lists Pods and nodes once more and watches again."""
 
     def lists(request: Request) -> bool:
         return request.verb == "list"

@@ -11,7 +11,7 @@ from tests.e2e.faults import ALL, IN_TIME, NAMED, Expected, Fault
 from tests.e2e.faults_network import rules
 from tests.e2e.watcher import Seen
 
-# One answer's delay. With ndots:5 a name that is not written to its end is asked for several times, one after another.
+# Delay of one answer. With ndots:5, the resolver asks for a relative name several times, one after another.
 DELAY = 0.06
 LONG_DELAY = 2.0
 QUESTIONS_FOR_THE_API_SERVER = 2
@@ -19,7 +19,7 @@ QUESTIONS_FOR_THE_API_SERVER = 2
 
 @contextlib.contextmanager
 def _down(cluster: Cluster) -> Iterator[None]:
-    """No DNS Pod is left, and kube-proxy rejects what is for its Service."""
+    """No DNS Pod exists, and kube-proxy rejects connections to its Service."""
     cluster.dns.stop()
     cluster.install_services(kube_dns=())
     try:
@@ -66,7 +66,7 @@ def _too_slow(cluster: Cluster) -> Iterator[None]:
 
 
 def _shows_in_phase(_: Cluster, seen: Sequence[Seen]) -> str:
-    """The time is where it belongs: in the phase of name resolution."""
+    """The delay appears in the phase of name resolution."""
     traces = [it.facts["trace"] for it in seen if it.type == API_SERVER_DNS]
     resolving = [trace["dns_done"] - trace["dns_start"] for trace in traces]
     assert min(resolving) >= QUESTIONS_FOR_THE_API_SERVER * DELAY, resolving
@@ -76,7 +76,7 @@ def _shows_in_phase(_: Cluster, seen: Sequence[Seen]) -> str:
 
 
 def _went_by_ipv4(_: Cluster, seen: Sequence[Seen]) -> str:
-    """Every agent goes on by the family that is left."""
+    """Every agent uses the remaining address family."""
     remotes = {it.facts["remote"] for it in seen if it.type == API_SERVER_DNS}
     assert remotes == {API_IP.v4}, remotes
     return f"{API_SERVER_DNS} ok by {API_IP.v4}"

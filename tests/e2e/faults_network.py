@@ -1,4 +1,4 @@
-"""Faults of the network: what is between two Pods, or between a node and the rest."""
+"""Faults of the network between two Pods, or between a node and all others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALL_BYTES = 512
 
 @contextlib.contextmanager
 def rules(member: Member, *lines: str, versions: Sequence[int] = (4, 6)) -> Iterator[None]:
-    """Have iptables rules (chain first) in the filter table of a member, before all others."""
+    """Insert iptables rules (chain first) at the head of a member's filter table."""
     done: list[list[str]] = []
     try:
         for version in versions:
@@ -59,7 +59,7 @@ def _to(addresses: Addresses, version: int) -> str:
 
 @contextlib.contextmanager
 def _one_way(cluster: Cluster) -> Iterator[None]:
-    """What node-1 sends to node-2's Pod is lost, what that one sends arrives."""
+    """Packets from node-1 to node-2's Pod are lost. Packets in the other direction arrive."""
     target = cluster.by_name["node-2"].addresses
     with contextlib.ExitStack() as stack:
         for version in (4, 6):
@@ -99,7 +99,7 @@ def _one_family_lost(cluster: Cluster) -> Iterator[None]:
 
 
 def _went_by_ipv6(_: Cluster, seen: Sequence[Seen]) -> str:
-    """By its name the API server has two addresses; the one that is lost is no error."""
+    """The API server's name has two addresses. The loss of one of them is no failure."""
     remotes = {it.facts["remote"] for it in seen if (it.node, it.type) == ("node-1", API_SERVER_DNS)}
     assert remotes == {API_IP.v6}, remotes
     return f"node-1: {API_SERVER_DNS} ok by {API_IP.v6}"

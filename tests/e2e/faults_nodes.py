@@ -24,7 +24,7 @@ LOSS = 0.2
 # Time for the kernel to send a segment several times: after 1, 2, 4 s for those that open a connection.
 PATIENT = {"KUBENURSE_CHECK_TIMEOUT": "10s"}
 HOUR = 3600.0
-# The contract's minute, of which a part has passed when it is looked for.
+# Seconds. Series end within a minute; a part of it has passed when the search begins.
 SERIES_GONE_WITHIN = 57.0
 # What a check takes here, even when its agent has to wait for the CPU: the kernel stamps when the answer came.
 PLAUSIBLE_SECONDS = 0.5
@@ -34,7 +34,7 @@ NOT_CHECKED = tuple((name, f"path_{TARGET}") for name in others(TARGET))
 
 @contextlib.contextmanager
 def _with_environ(cluster: Cluster, node: Node, environ: dict[str, str]) -> Iterator[None]:
-    """Let a node's agent run with more in its environment, and wait until all is well with it."""
+    """Run a node's agent with additional variables, and wait until the cluster is calm."""
     node.extra_environ = environ
     node.replace_pod()
     cluster.wait_calm()
@@ -80,20 +80,20 @@ def _deleted(cluster: Cluster) -> Iterator[None]:
 
 
 def _not_ready(cluster: Cluster, seen: Sequence[Seen]) -> str:
-    """The agent on the cordoned node takes no traffic, and goes on checking."""
+    """The agent on the cordoned node is not ready and goes on checking."""
     assert cluster.by_name[TARGET].ask("/ready")[0] == 503
     assert any(it.node == TARGET for it in seen)
     return f"{TARGET}: /ready 503, checks ok; others: path_{TARGET} no longer made"
 
 
 def _went_in_peace(_: Cluster, seen: Sequence[Seen]) -> str:
-    """Its Pod ended without a false alarm anywhere."""
+    """The Pod ended without a failure on any agent."""
     assert {it.node for it in seen} >= set(others(TARGET))
     return f"others: ok, path_{TARGET} no longer made"
 
 
 def _series_gone(cluster: Cluster, _: Sequence[Seen]) -> str:
-    """Within a minute no metric of the others speaks of the node any more."""
+    """Within a minute the other agents have no series of the node."""
     began = time.monotonic()
 
     def gone() -> bool:
@@ -105,7 +105,7 @@ def _series_gone(cluster: Cluster, _: Sequence[Seen]) -> str:
 
 @contextlib.contextmanager
 def _lossy(cluster: Cluster) -> Iterator[None]:
-    """Lose one in five of the packets that answer a node's own requests, and of no others'."""
+    """Lose one in five packets that answer a node's own requests, and no other packets."""
     node = cluster.by_name[LOSSY]
     replies = f"INPUT -i {INTERFACE} -p tcp -m conntrack --ctdir REPLY"
     line = f"{replies} -m statistic --mode random --probability {LOSS} -j DROP"
@@ -114,7 +114,7 @@ def _lossy(cluster: Cluster) -> Iterator[None]:
 
 
 def _retransmitted(cluster: Cluster, seen: Sequence[Seen]) -> str:
-    """Checks are ok, and the kernel's figures say that the path is not."""
+    """Checks are ok, and the kernel's figures show the loss."""
     facts = [it.facts["tcp"] for it in seen if it.node == LOSSY and "tcp" in it.facts]
     retransmits = sum(each["retransmits"] for each in facts)
     slowest = max(each["rtt_seconds"] for each in facts)
@@ -148,7 +148,7 @@ def _stepped(seconds: float) -> Callable[[Cluster], AbstractContextManager[None]
 
 
 def _faked(library: Path, offset: Path) -> dict[str, str]:
-    """Only the time of day is stepped, as by NTP; what counts seconds goes on (faketime(1))."""
+    """Step the time of day only, as NTP does. Monotonic clocks go on (faketime(1))."""
     return {
         "LD_PRELOAD": str(library),
         "FAKETIME_TIMESTAMP_FILE": str(offset),
@@ -159,7 +159,7 @@ def _faked(library: Path, offset: Path) -> dict[str, str]:
 
 
 def _durations_stay(cluster: Cluster, seen: Sequence[Seen]) -> str:
-    """The clock was stepped, and no duration tells of it."""
+    """The clock was stepped, and no duration shows it."""
     node = cluster.by_name[TARGET]
     shown = [check["started_at"] for check in node.state()["checks"].values()]
     real = [it.started_at for it in seen if it.node == TARGET]

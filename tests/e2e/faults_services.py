@@ -1,4 +1,4 @@
-"""Faults of Services: kube-proxy's rules, and what is behind them."""
+"""Faults of Services: kube-proxy's rules and their endpoints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.e2e.network import Addresses
 from tests.e2e.nodes import PORT
 from tests.e2e.services import Endpoint
 
-# An address of node-1's range that no Pod has: what is sent there is lost.
+# An address of node-1's range that no Pod has: packets to it are lost.
 NOBODY = Addresses("10.244.1.250", "fd00:10:244:1::fa")
 
 
@@ -28,7 +28,7 @@ def _rules_missing(cluster: Cluster) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _with_endpoints(cluster: Cluster, *addresses: Addresses) -> Iterator[None]:
-    """Let the kubenurse Service have these endpoints on all nodes, and for the ingress."""
+    """Give the kubenurse Service these endpoints on all nodes and for the ingress."""
     cluster.install_services(kubenurse=tuple(Endpoint(each, PORT) for each in addresses))
     try:
         yield

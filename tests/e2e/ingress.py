@@ -1,4 +1,4 @@
-"""The ingress: nginx that terminates TLS and passes on to the kubenurse Service, and what can be wrong with it."""
+"""The ingress: nginx terminates TLS and passes requests to the kubenurse Service; and its faults."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ HOST = "kubenurse.example"
 # Something outside the cluster, without TLS.
 OUTSIDE_HOST = "outside.example"
 LOGIN_URL = "https://login.example/start"
-# Nothing listens there: what nginx makes of it is a true 502.
+# Nothing listens there, so that nginx answers 502 by itself.
 _NOBODY = "http://127.0.0.1:9"
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What the ingress does: the certificate it shows, and where a request ends up."""
+    """The behaviour of the ingress: its certificate, and the destination of a request."""
 
     certificate: Certificate
     dead_backend: bool = False
@@ -41,7 +41,7 @@ class Ingress:
         self._process = processes.start("nginx", self._namespace, ["nginx", "-c", str(configuration)])
 
     def become(self, behaviour: Behaviour) -> None:
-        """Behave differently from now on; connections that are open end as they began."""
+        """Change the behaviour for new connections. Open connections keep the old behaviour."""
         self._write(behaviour)
         self._process.signal(signal.SIGHUP)
 

@@ -71,7 +71,7 @@ class Namespace:
         self.call(lambda: path.write_text(value, encoding="ascii"))
 
     def enter(self) -> None:
-        """Move the calling thread into this namespace, for good: sockets it makes from now on are inside."""
+        """Move the calling thread into this namespace permanently: its new sockets are inside."""
         with (_MOUNTED / self.full_name).open("rb") as handle:
             library = ctypes.CDLL(None, use_errno=True)
             if library.setns(handle.fileno(), _CLONE_NEWNET) != 0:
@@ -100,7 +100,7 @@ class Namespace:
 
 
 def run(*command: str, stdin: str = "") -> str:
-    """Run a command of the machine and return its output; what it says of its failure is in the exception."""
+    """Run a command of the machine and return its output; an exception holds the command's error message."""
     done = subprocess.run(
         command,
         input=stdin,

@@ -77,7 +77,7 @@ class Member:
         self.namespace.ip(*lines)
 
 
-# The member that is everybody's way out; it forwards nothing, as the world is not there.
+# The default gateway of all members. It forwards nothing, as there is no outside.
 GATEWAY_NUMBER = 250
 GATEWAY = Addresses(f"{HOSTS_V4}.{GATEWAY_NUMBER}", f"{HOSTS_V6}::{GATEWAY_NUMBER:x}")
 
@@ -111,22 +111,22 @@ class Network:
         return member
 
     def finish(self) -> None:
-        """Let everybody know the ways to all others and out, once all have joined."""
+        """Set the routes between all members and to the outside, after all have joined."""
         for member in self.members:
             member.others = [other for other in self.members if other is not member]
             member.move_pod(None)
 
     def unplug(self, member: Member) -> None:
-        """Take a member's cable out."""
+        """Disconnect a member from the bridge."""
         self.switch.ip(f"link set {member.name} down")
 
     def plug_in(self, member: Member) -> None:
-        """Put a member's cable back."""
+        """Connect a member to the bridge again."""
         self.switch.ip(f"link set {member.name} up")
 
 
 def _introduce(member: Member, other: Member) -> None:
-    """Let a member know where another one is, and its Pods."""
+    """Set a member's routes to another member and its Pods."""
     member.namespace.ip(
         f"neigh replace {other.host.v4} lladdr {other.mac} dev {INTERFACE} nud permanent",
         f"neigh replace {other.host.v6} lladdr {other.mac} dev {INTERFACE} nud permanent",

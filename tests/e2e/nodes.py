@@ -1,4 +1,4 @@
-"""Nodes with an agent's Pod each, kept as kubelet keeps them: objects, addresses and the process in the right order."""
+"""Nodes with an agent's Pod each, managed as kubelet does: objects, addresses and process, in this order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KUBENURSE = Path(__file__).resolve().parents[2] / "kubenurse.py"
 
 
 class ControlPlane(Protocol):
-    """What a node needs of the cluster around it."""
+    """The interface of the cluster that a node needs."""
 
     api: ApiServer
 
@@ -93,7 +93,7 @@ class Node:
         return f"path_{self.name}"
 
     def create_pod(self) -> None:
-        """Make the next Pod: pending without an address first, then running, which does not mean that it listens."""
+        """Make the next Pod: pending without an address first, then running, though it may not listen yet."""
         self.generation += 1
         self._put_pod(ip="", phase="Pending")
         self.member.move_pod(self.addresses)
@@ -130,7 +130,7 @@ class Node:
         self.become_ready()
 
     def kill(self) -> None:
-        """Kill the agent at once; the Pod's objects stay, but for the endpoint, which it is no more."""
+        """Kill the agent. Its Pod stays in the API and leaves the Service's endpoints."""
         self._put_pod(ip=self.ip, ready=False)
         self._plane.set_ready(self.name, None)
         self.runs = False
@@ -144,14 +144,14 @@ class Node:
         self._plane.set_ready(self.name, None)
 
     def uncordon(self) -> None:
-        """Take the node back, with its agent if it has one."""
+        """Uncordon the node and add its agent, if there is one, to the endpoints."""
         self.cordoned = False
         self._plane.api.put("nodes", make_node(self.name, ip=self.member.host.v4))
         if self.runs:
             self._plane.set_ready(self.name, self.addresses)
 
     def ask(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
-        """Request a path from the agent, from within its own Pod, so that no fault of the network is in the way."""
+        """Request a path from the agent, inside its own Pod, where faults of the network do not matter."""
         return self.member.namespace.call(lambda: request(path, headers))
 
     def metrics(self) -> str:

@@ -1,4 +1,4 @@
-"""Processes of the cluster, each in a namespace; none outlives this one."""
+"""Processes of the cluster, each in a namespace. They end with this process."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Process:
     def stop(self) -> int:
         """End it and return the exit code."""
         self.signal(signal.SIGTERM)
-        # So that one that was stopped gets it, too.
+        # A stopped process receives SIGTERM only after SIGCONT.
         self.signal(signal.SIGCONT)
         return self.wait()
 
@@ -76,13 +76,13 @@ class Processes:
 
     def __init__(self) -> None:
         self._all: list[Process] = []
-        # The parent whose death the kernel tells of is the thread that forked, so one that stays has to do it.
+        # PR_SET_PDEATHSIG watches the thread that forked, so one thread that stays starts all processes.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="e2e-launcher")
 
     def start(
         self, name: str, namespace: Namespace, command: Sequence[str], environ: Mapping[str, str] | None = None
     ) -> Process:
-        """Start a command in a namespace; of this process's environment it has the search path."""
+        """Start a command in a namespace. From this process's environment it has the search path only."""
         log = namespace.directory / f"{name}.log"
         prefix = (sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *namespace.prefix())
         with log.open("ab") as output:

@@ -1,4 +1,4 @@
-"""docs/faults.md: what was broken, what the agents said of it, and how soon."""
+"""docs/faults.md: each fault, the agents' reports, and how fast they came."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the cluster of namespaces needs of the machine, and how `make e2e` gets it from Debian's packages."""
+"""Requirements of the cluster of namespaces, and their installation from Debian's packages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.debian import install, search_path
 
-# What is looked for, and the Debian package that has it.
+# Commands, and the Debian packages that contain them.
 COMMANDS = {
     "ip": "iproute2",
     "iptables-restore": "iptables",
@@ -23,7 +23,7 @@ COMMANDS = {
 FAKETIME_PATTERN = "*/faketime/libfaketimeMT.so.1"
 FAKETIME_PACKAGE = "libfaketime"
 
-# What the kernel has to be able to do, in a namespace that is gone with the process that made it.
+# Required abilities of the kernel, tried in a namespace that ends with its process.
 _ABILITIES = {
     "network namespaces with veth pairs and bridges": "ip link add type veth && ip link add type bridge",
     "IPv6": "ip link set lo up && ip -6 addr add fd00::1/128 dev lo",
@@ -38,12 +38,12 @@ _ABILITIES = {
 
 
 def faketime_library() -> Path | None:
-    """Return where the library is that lies about the time of day."""
+    """Return the path of the library that changes the time of day."""
     return next(iter(sorted(Path("/usr/lib").glob(FAKETIME_PATTERN))), None)
 
 
 def missing_packages() -> list[str]:
-    """Return the Debian packages of what is not there."""
+    """Return the Debian packages of missing commands and libraries."""
     missing = {package for command, package in COMMANDS.items() if shutil.which(command, path=search_path()) is None}
     if faketime_library() is None:
         missing.add(FAKETIME_PACKAGE)

@@ -1,4 +1,4 @@
-"""A machine that stands still: what is measured on it meanwhile says nothing about the agents."""
+"""Stalls of the machine. Measurements during a stall do not describe the agents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import ParamSpec, Self
 P = ParamSpec("P")
 
 TICK = 0.05
-# What shorter stalls add to a check is far from its timeout, and within the slack that the limits have.
+# Seconds. A shorter stall is far from a check's timeout, and within the slack of the limits.
 STALL = 0.3
 ATTEMPTS = 3
 
@@ -46,7 +46,7 @@ class Pulse:
 
 
 def again_after_a_stall(test: Callable[P, None]) -> Callable[P, None]:
-    """Let a test that failed run again if the machine stood still meanwhile, at most ``ATTEMPTS`` times in all."""
+    """Repeat a failed test if the machine stalled during it, at most ``ATTEMPTS`` times in all."""
 
     @functools.wraps(test)
     def attempts(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -58,7 +58,7 @@ def again_after_a_stall(test: Callable[P, None]) -> Callable[P, None]:
                     if pulse.longest < STALL or not left:
                         raise
                     failure = error
-            # Shown with the test's output, when that is looked at.
+            # pytest shows this with the test's output.
             print(f"tried again, as the machine stood still for {pulse.longest:.2f} s: {failure}")  # noqa: T201
         return None
 

@@ -1,4 +1,4 @@
-"""What a run that crashed leaves behind is gone when the next one begins."""
+"""A new run removes the remains of a crashed run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.e2e.namespaces import remove_all, run
 from tests.e2e.requirements import reason_to_skip
 from tests.support.waiting import PROCESS_START, until
 
-# Not the prefix of the cluster that may be running now.
+# Different from the prefix of a cluster that may be running.
 PREFIX = "kne2e.test-"
 NAME = f"{PREFIX}left"
 FILES = Path("/etc/netns") / NAME
@@ -20,7 +20,7 @@ FILES = Path("/etc/netns") / NAME
 
 @pytest.fixture
 def leftovers() -> Iterator[subprocess.Popen[bytes]]:
-    """A namespace, a process in it and a file for it, as a run leaves them that was killed."""
+    """A namespace, a process in it and its file, as a killed run leaves them."""
     if reason := reason_to_skip():
         pytest.skip(reason)
     run("ip", "netns", "add", NAME)

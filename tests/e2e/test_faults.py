@@ -1,4 +1,4 @@
-"""Every fault: the agents say exactly what is wrong, in time, and take it back in time."""
+"""Every fault: agents report exactly the expected failures and recoveries, in time."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ FAULTS = (
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.identifier)
 @again_after_a_stall
 def test_agents_tell_the_truth_about(cluster: Cluster, fault: Fault, records: dict[str, Record]) -> None:
-    """What fails, where, in which words and under which event is what the fault breaks, and nothing else."""
+    """Exactly the expected checks fail, on the expected nodes, with the expected words and events."""
     records[fault.name] = Trial(cluster, fault).run()

@@ -1,4 +1,4 @@
-"""The judge of the faults: what it lets pass, and that it does not let a lie pass."""
+"""The judgement of trials: correct results pass, wrong results fail."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GOOD = [seen(99.5, "ok"), *(refused(100.5 + second) for second in range(9)), see
 
 
 def test_the_truth_passes() -> None:
-    """Ok before, the exact failure during, ok after: no complaint, and the times are those of the results."""
+    """Results that are ok before, the exact failure during, and ok after the fault pass, with their times."""
     judged = trial(BROKEN)
     judged._judge(GOOD)
     judged._judge_counters({}, {KEY: 9.0})
@@ -64,19 +64,19 @@ def test_the_truth_passes() -> None:
     ids=["ok", "state", "event", "type", "node", "at-once", "afterwards", "discovery"],
 )
 def test_one_wrong_result_fails_the_trial(lie: Seen) -> None:
-    """A result that is not what was to be expected of its check at its time is a failure."""
+    """One unexpected result fails the trial."""
     with pytest.raises(AssertionError, match="a fault"):
         trial(BROKEN)._judge([*GOOD, lie])
 
 
 @pytest.mark.parametrize("fair", [seen(100.05, "ok"), seen(109.999, "ok"), seen(100.2, "tls: truncated", "tls")])
 def test_results_that_met_both_states_pass(fair: Seen) -> None:
-    """A check that was under way when the fault came or went may say what it met."""
+    """A check that was under way when the fault came or went may have either result."""
     trial(BROKEN)._judge([*GOOD, fair])
 
 
 def test_what_is_seen_now_and_then_has_its_words_too() -> None:
-    """A check that takes its chance may be ok or fail in the words expected, and in no others."""
+    """A check that may fail is ok or fails in the expected words, and in no others."""
     chance = sometimes(("node-1",), ("path_node-2",), re.compile("connect: .*"), "connect_done")
     trial(chance)._judge([seen(103, "ok"), refused(104), seen(105, "ok")])
     with pytest.raises(AssertionError):
@@ -94,7 +94,7 @@ def test_what_is_seen_now_and_then_has_its_words_too() -> None:
     ids=["not", "too-often", "type", "node"],
 )
 def test_a_wrong_count_fails_the_trial(counted: dict[tuple[str, str, str], float]) -> None:
-    """Errors that were counted but not expected fail the trial, and so do expected ones that were not counted."""
+    """Unexpected errors in the counters fail the trial, and so do expected errors that are missing."""
     with pytest.raises(AssertionError, match="a fault"):
         trial(BROKEN)._judge_counters({}, counted)
 
@@ -109,6 +109,6 @@ def test_a_wrong_count_fails_the_trial(counted: dict[tuple[str, str, str], float
     ids=["detected", "recovered", "relapsed"],
 )
 def test_lateness_fails_the_trial(late: list[Seen]) -> None:
-    """A failure said after its limit, or taken back after its limit for the last time, is a failure."""
+    """A detection or a recovery after its limit fails the trial."""
     with pytest.raises(AssertionError, match="after"):
         trial(BROKEN)._measure(late)

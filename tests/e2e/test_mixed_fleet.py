@@ -9,7 +9,7 @@ from tests.e2e.cluster import GO_NODE, INTERVAL, Cluster
 from tests.e2e.nodes import PORT
 from tests.support.waiting import until
 
-# What net/http of Go sends, and the header that v1.15 adds.
+# The headers of Go's net/http, and the header that v1.15 adds.
 ORIGIN = "KUBENURSE-NEIGHBOUR-ORIGIN"
 GO_HEADERS = {
     "User-Agent": "Go-http-client/1.1",
@@ -18,7 +18,7 @@ GO_HEADERS = {
 
 
 def test_a_go_neighbour_is_checked_like_any_other(cluster: Cluster) -> None:
-    """All agents check it, find it well, and count it among those they check."""
+    """All agents check the Go neighbour, find it ok, and count it."""
     cluster.wait_calm()
     latest = cluster.timeline.latest()
     for node in cluster.nodes:
@@ -27,11 +27,11 @@ def test_a_go_neighbour_is_checked_like_any_other(cluster: Cluster) -> None:
 
 
 def test_a_check_by_a_go_neighbour_counts(cluster: Cluster) -> None:
-    """It is answered with 200 and nothing, and its Pod counts as one more neighbour that checks this one."""
+    """A Go neighbour's check is answered with an empty 200 and counted as one incoming neighbour."""
     node = cluster.nodes[0]
     name = "kubenurse_neighbourhood_incoming_checks"
     own_kind = len(cluster.nodes) - 1
-    # Callers of the last minute: those that were replaced are among them for that long.
+    # These are the callers of the last minute, replaced agents included.
     until(lambda: node.metric(name) >= own_kind, timeout=10 * INTERVAL)
 
     def ask(origin: str) -> tuple[int, bytes]:
@@ -48,5 +48,5 @@ def test_a_check_by_a_go_neighbour_counts(cluster: Cluster) -> None:
         assert cluster.go.namespace.call(partial(ask, origin)) == (200, b"")
         return node.metric(name) == before + 1
 
-    # One of those callers may be forgotten just then, but not each time.
+    # A caller may expire at that moment, but not each time.
     assert any(counts(f"kubenurse-go-{number}") for number in range(3))

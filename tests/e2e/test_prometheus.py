@@ -1,4 +1,4 @@
-"""A real Prometheus takes what the agents say, in both formats, and every query that the project ships finds data."""
+"""A real Prometheus scrapes the agents in both formats, and every shipped query finds data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.shipping.test_metrics_page import examples
 from tests.support.waiting import until
 
 ACCEPT_OPENMETRICS = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"}
-# The dashboard that is about one node at a time.
+# The dashboard that shows one node at a time.
 ONE_NODE = "kubenurse-node"
 TROUBLED = "node-1"
 # Seconds. A new Prometheus finds its targets within 5 s, scrapes each second, and shares the machine.
@@ -26,7 +26,7 @@ SCRAPED_WITHIN = 30.0
 
 @pytest.fixture(scope="module")
 def scraper(cluster: Cluster) -> Iterator[Scraper]:
-    """Prometheus, from a moment on when all is well."""
+    """Prometheus, started while the cluster is calm."""
     cluster.wait_calm()
     with scraping(cluster) as scraper:
         yield scraper
@@ -39,7 +39,7 @@ def test_promtool_has_no_complaint(cluster: Cluster) -> None:
 
 
 def test_both_formats_are_scraped_from_all_agents(cluster: Cluster, scraper: Scraper) -> None:
-    """Each agent is up in both formats, with the same series in them, and nothing was refused."""
+    """Each agent is up in both formats, with the same series, and Prometheus accepts all samples."""
     status, body = cluster.nodes[0].ask("/metrics", ACCEPT_OPENMETRICS)
     assert status == 200
     assert body.endswith(b"# EOF\n")
@@ -56,7 +56,7 @@ def test_both_formats_are_scraped_from_all_agents(cluster: Cluster, scraper: Scr
 
 
 def test_every_shipped_query_returns_data(cluster: Cluster, scraper: Scraper) -> None:
-    """While names are unknown, a Pod rejects connections and tokens are refused, there is data for every question."""
+    """While names are unknown, a Pod rejects connections and tokens are refused, every shipped query returns data."""
     wanted = [
         (expr, cluster_name, node)
         for cluster_name in (TEXT, OPENMETRICS)

@@ -1,4 +1,4 @@
-"""Maintenance that is done right: nobody is blamed for it."""
+"""Orderly maintenance causes no failures."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tests.e2e.watcher import DISCOVERY
 
 @again_after_a_stall
 def test_a_rolling_restart_is_no_error_to_anybody(cluster: Cluster) -> None:
-    """While all agents are replaced one after the other, under new names and addresses, no check of any agent fails."""
+    """While all agents are replaced, one after another, with new names and addresses, no check fails."""
     cluster.wait_calm()
     began = time.time()
     pods = {node.pod for node in cluster.nodes}
     counted = errors(cluster)
     for node in cluster.nodes:
         node.replace_pod()
-        # As long as the rollout of a real DaemonSet leaves at the very least between two nodes: minReadySeconds 1.
+        # Seconds: the minimum between two nodes in the rollout of a DaemonSet (minReadySeconds: 1).
         time.sleep(INTERVAL)
-        # A new agent has counted nothing yet.
+        # The counters of a new agent start at 0.
         counted = {key: count for key, count in counted.items() if key[0] != node.name}
         assert more(errors(cluster), counted) == {}
     cluster.wait_calm()

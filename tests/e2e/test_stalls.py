@@ -1,4 +1,4 @@
-"""A test is tried again when the machine was to blame, and only then."""
+"""A failed test is repeated after a stall of the machine, and only then."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.e2e.stalls import ATTEMPTS, STALL, again_after_a_stall
 
 
 class Trial:
-    """Something that fails the first few times."""
+    """A test that fails the first few times."""
 
     def __init__(self, failures: int) -> None:
         self.failures = failures
@@ -40,7 +40,7 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_failure_on_a_steady_machine_is_one(steady: None) -> None:
-    """It is not tried again."""
+    """A failure without a stall is not repeated."""
     trial = Trial(failures=1)
     with pytest.raises(AssertionError):
         again_after_a_stall(trial)()
@@ -48,14 +48,14 @@ def test_a_failure_on_a_steady_machine_is_one(steady: None) -> None:
 
 
 def test_a_failure_during_a_stall_is_tried_again(stalled: None) -> None:
-    """Until it succeeds."""
+    """A test that failed during a stall is repeated until it succeeds."""
     trial = Trial(failures=ATTEMPTS - 1)
     again_after_a_stall(trial)()
     assert trial.tried == ATTEMPTS
 
 
 def test_it_is_not_tried_for_ever(stalled: None) -> None:
-    """What fails each time has failed."""
+    """A test that fails each time has failed."""
     trial = Trial(failures=ATTEMPTS)
     with pytest.raises(AssertionError):
         again_after_a_stall(trial)()
@@ -63,7 +63,7 @@ def test_it_is_not_tried_for_ever(stalled: None) -> None:
 
 
 def test_a_success_is_not_tried_again(stalled: None) -> None:
-    """Whatever the machine did."""
+    """A success is not repeated, even after a stall."""
     trial = Trial(failures=0)
     again_after_a_stall(trial)()
     assert trial.tried == 1
@@ -80,7 +80,7 @@ print(pulse.longest)
 
 
 def test_a_process_that_stood_still_knows() -> None:
-    """What is noted is at least the time in which the process did not run."""
+    """A stopped process notes at least the time for which it was stopped."""
     with subprocess.Popen([sys.executable, "-c", _PULSE], stdin=-1, stdout=-1, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""The cluster without a fault: everything is checked over both families, and everything is well."""
+"""The cluster without a fault: all checks are ok, over both address families."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One fault from injection to recovery, and the verdict on what the agents said meanwhile."""
+"""One fault from injection to recovery, and the judgement of all results."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.e2e.cluster import AGENTS, Cluster
 from tests.e2e.faults import DETECTED_WITHIN, RECOVERED_WITHIN, Expected, Fault, others
 from tests.e2e.watcher import DISCOVERY, Seen
 
-# A reload of nginx or dnsmasq takes effect when those get to it; until then both answers are right.
+# Seconds. A reload of nginx or dnsmasq takes a moment; until then both answers are correct.
 SETTLING = 0.3
-# What the machine may take on top of the limits: two cores do the work of ten hosts.
+# Seconds that the machine may add to the limits: two cores do the work of ten hosts.
 SLACK = 0.7
-# How long it is waited for what may be seen and what is too late, before the trial is given up.
+# Seconds until the trial is given up, when an expected result does not come.
 PATIENCE = 20.0
-# How old, in seconds, the results may be that say that all is well.
+# Seconds: the highest age of results that show a calm cluster.
 RECENTLY = 3.0
 # A check that was under way when the fault came, and one when it went, may fail in another way.
 MOST_IN_FLIGHT = 2
@@ -30,7 +30,7 @@ Errors = dict[tuple[str, str, str], float]
 
 @dataclass(slots=True)
 class Record:
-    """What is reported of a fault: times in seconds, None where there is nothing to detect or to recover from."""
+    """The record of a fault. Times are in seconds, None where there is nothing to detect."""
 
     fault: Fault
     words: list[str] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Trial:
         self.injecting = self.injected = self.healing = self.healed = 0.0
 
     def run(self) -> Record:
-        """Run it; AssertionError when the agents say anything but the truth, or too late."""
+        """Run it; AssertionError when agents report a wrong result, or report too late."""
         if not self.cluster.calm(time.time() - RECENTLY):
             self.cluster.wait_calm()
         if self.fault.prepare is not None:
@@ -131,7 +131,7 @@ class Trial:
         return sum(expected.covers(it.node, it.type) and expected.describes(it) for it in seen)
 
     def _judge(self, seen: Iterable[Seen]) -> None:
-        """Hold every single result against what was to be expected when its check began."""
+        """Compare every result with the expectation at the moment when its check began."""
         wrong = [f"{it.node} {it.type}: {it.state} ({it.event}) at {self._moment(it)}" for it in seen if self._lies(it)]
         assert not wrong, f"{self.fault.name}: " + "; ".join(wrong)
 
@@ -154,11 +154,11 @@ class Trial:
         return f"{begin:.2f}-{end:.2f} s of {self.healing - self.injecting:.2f} s"
 
     def _judge_counters(self, before: Errors, after: Errors) -> None:
-        """Hold what was counted against it too: results that came and went between two looks are in there."""
+        """Compare the counters too: they include results that came and went between two looks."""
         covered = {pair for expected in self.fault.expected for pair in expected.pairs}
         events = {(node, kind, it.event) for it in self.fault.expected for node, kind in it.pairs}
         for key, count in after.items():
-            # A counter that began anew counts from nothing.
+            # A counter that was reset counts from 0.
             more = count - before.get(key, 0.0) if count >= before.get(key, 0.0) else count
             allowed = float("inf") if key in events else MOST_IN_FLIGHT if key[:2] in covered else 0
             assert more <= allowed, f"{self.fault.name}: {key} counted {more:g} more errors"
@@ -170,7 +170,7 @@ class Trial:
                     ), f"{self.fault.name}: {node} {kind} did not count {expected.event}"
 
     def _measure(self, seen: list[Seen]) -> None:
-        """Note how long it took until the last agent said it, and until the last took it back."""
+        """Record the time until the last agent detected the fault, and until the last one recovered."""
         record = self.record
         for expected in self.fault.expected:
             is_check = DISCOVERY not in expected.types
@@ -178,7 +178,7 @@ class Trial:
             known = [moment for moment in detections if moment is not None]
             if expected.always or expected.at_least:
                 took = max(known) if expected.always else min(known)
-                # What happens now and then is seen when it happens.
+                # Failures that may occur have no time limit.
                 said = self._within(expected.detected if expected.always else PATIENCE, took, f"{expected} detected")
                 back = max(self._recovery(pair, seen) for pair in expected.pairs)
                 self._within(expected.recovered, back, f"{expected} recovered")

@@ -1,4 +1,4 @@
-"""Looks at an agent's /state all the time and notes every result it shows, once."""
+"""Reads an agent's /state periodically and notes each result once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.e2e.nodes import Node, request
 
 LOOK_EVERY = 0.15
 MOST_NOTED = 20_000
-# What /state says of discovery, as if it were one more check.
+# The type under which the state of discovery is noted.
 DISCOVERY = "discovery"
 
 
@@ -35,12 +35,12 @@ class Seen:
 
     @property
     def ok(self) -> bool:
-        """True for a result that is no complaint."""
+        """True when the result is ok."""
         return self.state == "ok"
 
 
 class Timeline:
-    """What was seen of all agents, oldest first, and the latest of each by node and type."""
+    """All results of all agents, oldest first, and the latest ones by node and type."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -48,7 +48,7 @@ class Timeline:
         self._latest: dict[str, dict[str, Seen]] = {}
 
     def note(self, node: str, results: Mapping[str, Seen]) -> None:
-        """Note all that an agent shows now; what it showed before is not noted again."""
+        """Note the current results of an agent; known results are not noted again."""
         with self.changed:
             before = self._latest.get(node, {})
             for kind, result in results.items():
@@ -59,7 +59,7 @@ class Timeline:
             self.changed.notify_all()
 
     def forget(self, node: str) -> None:
-        """Let a node have no latest results, as when it has no agent."""
+        """Remove a node's latest results, as when it has no agent."""
         with self.changed:
             self._latest.pop(node, None)
 
@@ -80,7 +80,7 @@ class Timeline:
 
 
 class Watcher:
-    """A thread in the node's namespace that looks; an agent that is away is not there."""
+    """A thread in the node's namespace that reads /state. An agent that does not answer has no results."""
 
     def __init__(self, node: Node, timeline: Timeline) -> None:
         self._node = node

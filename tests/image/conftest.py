@@ -1,4 +1,4 @@
-"""One image for the whole run, or the reason why there is none."""
+"""One image for the whole run, or the reason to skip."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def podman() -> Iterator[Podman]:
 
 @pytest.fixture
 def report() -> list[str]:
-    """What is said at the end of the run, a line each."""
+    """Lines that are printed at the end of the run."""
     return _FACTS
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what was measured."""
+    """Print the measurements."""
     for fact in _FACTS:
         terminalreporter.write_line(fact)

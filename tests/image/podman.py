@@ -1,4 +1,4 @@
-"""A base image made from Debian's packages, and podman with a storage of its own that is gone afterwards."""
+"""A base image made from Debian's packages, and podman with its own temporary storage."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ MIRROR = "http://deb.debian.org/debian"
 DEBOOTSTRAP_SECONDS = 280.0
 COMMAND_SECONDS = 120.0
 
-# How the constrained clusters run it: nothing to write to, little memory, few files and processes, no privilege.
+# As in constrained clusters: a read-only file system, little memory, few files and processes, no privilege.
 RUN = (
     "run", "--network=host", "--read-only", "--read-only-tmpfs=false", "--memory=64m",
     "--ulimit=nofile=1024:4096", "--ulimit=nproc=4096:4096", "--cap-drop=all", "--security-opt=no-new-privileges",
-    # Podman lets systemd run the health check, and there is none.
+    # Podman needs systemd to run the health check, and there is none here.
     "--no-healthcheck",
 )  # fmt: skip
 
@@ -46,17 +46,17 @@ class Podman:
         return ["podman", *storage, "--runtime=runc", "--cgroup-manager=cgroupfs", "--events-backend=file"]
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a podman command; with ``check`` it fails with what podman said."""
+        """Run a podman command; with ``check`` a failure shows podman's message."""
         return run([*self.command, *arguments], check=check)
 
     @property
     def wheels(self) -> Path:
-        """Where the packages are that a build takes instead of PyPI's."""
+        """The directory of the packages that a build uses instead of PyPI."""
         return self.directory / "wheels"
 
     @property
     def pip_settings(self) -> Path:
-        """What tells pip in a build to do so."""
+        """The configuration that makes pip in a build use that directory."""
         return self.directory / "pip.conf"
 
     def build(self, tag: str, base: str, *options: str) -> None:
@@ -65,7 +65,7 @@ class Podman:
         run(build_command(self.command, tag, "--isolation=chroot", f"--build-arg=BASE={base}", *mounts, *options))
 
     def inspect(self, name: str) -> dict[str, Any]:
-        """Return what podman knows of an image or a container."""
+        """Return podman's description of an image or a container."""
         found = json.loads(self.run("inspect", name).stdout)[0]
         assert isinstance(found, dict)
         return found
@@ -108,7 +108,7 @@ def built_image() -> Iterator[Podman]:
         finally:
             podman.run("rm", "--all", "--force", "--time=1", check=False)
             podman.run("rmi", "--all", "--force", check=False)
-            # The driver keeps its directory mounted onto itself.
+            # The storage driver leaves its directory mounted on itself.
             run(["umount", "--quiet", str(podman.directory / "storage" / "overlay")], check=False)
 
 

@@ -1,4 +1,4 @@
-"""What it takes to build and run the image without a container engine's service, from Debian's packages."""
+"""Requirements to build and run the image without a container service, from Debian's packages."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ COMMANDS = {"podman": "podman", "runc": "runc", "debootstrap": "debootstrap", "t
 
 
 def missing_packages() -> list[str]:
-    """Return the Debian packages of what is not there."""
+    """Return the Debian packages of missing commands."""
     return sorted(package for command, package in COMMANDS.items() if not shutil.which(command, path=search_path()))
 
 
 def reason_to_skip() -> str:
-    """Return why the image cannot be tried here, empty when it can."""
+    """Return why the image cannot be tested here, empty when it can."""
     if not sys.platform.startswith("linux"):
         return f"needs Linux's containers, this is {sys.platform}"
     if os.geteuid() != 0:

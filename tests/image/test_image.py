@@ -1,4 +1,4 @@
-"""The image, built and run for real: what is in it, and that an agent in it is a healthy member of a cluster."""
+"""The image, built and run: its content, and an agent in it as a healthy member of a cluster."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ CHECKS = {"api_server_direct", "api_server_dns", "me_ingress", "me_service", "pa
 NAME = "kubenurse-in-image"
 MEGABYTE = 1_000_000
 
-# The first test has the base made, from packages that come over the network.
+# The first test makes the base from packages that come over the network.
 pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Two agents, the second of which has made room for the container."""
+    """Two agents; the second one is stopped, and the container takes its place."""
     with Cluster(2, environ={"KUBENURSE_CHECK_INTERVAL": "500ms"}) as cluster:
         agent = cluster.agents[1]
         agent.stop()
@@ -39,7 +39,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def environ(agent: Agent) -> dict[str, str]:
-    """Return the agent's environment as it is inside: the mounted files, and nothing of the machine."""
+    """Return the agent's environment inside the container: mounted files, and nothing of the machine."""
     left_out = ("PATH", "HOME", "KUBENURSE_SERVICEACCOUNT_DIR")
     inside = {name: value for name, value in agent.environ.items() if name not in left_out}
     return {name: value for name, value in inside.items() if not name.startswith("COVERAGE_")} | {
@@ -86,7 +86,7 @@ def answers(agent: Agent) -> bool:
 
 
 def test_says_who_it_is(podman: Podman) -> None:
-    """Labels, the user's number, the signal that stops it, the ports and the health check are in the image."""
+    """The image has labels, a numeric user, the stop signal, the ports and the health check."""
     config = podman.inspect(IMAGE)["Config"]
     labels = config["Labels"]
     assert labels["org.opencontainers.image.version"] == __version__
@@ -100,7 +100,7 @@ def test_says_who_it_is(podman: Podman) -> None:
 
 
 def test_has_nothing_but_kubenurse_and_two_packages_over_its_base(podman: Podman, report: list[str]) -> None:
-    """Beside the base there are /app and the command; the size of that is said, and is a few megabytes."""
+    """The image adds /app and the command to its base, a few megabytes; the size is printed."""
     changed = json.loads(podman.run("image", "diff", "--format=json", IMAGE, BASE).stdout)
     assert set(changed.get("changed", [])) <= {"/usr", "/usr/local", "/usr/local/bin"}
     assert not changed.get("deleted")
@@ -127,7 +127,7 @@ def test_one_round_of_all_checks_is_ok_inside(podman: Podman, cluster: Cluster) 
 def test_the_single_file_does_the_same_in_an_image_without_kubenurse(
     podman: Podman, cluster: Cluster, tmp_path: Path
 ) -> None:
-    """Mounted into the plain base, as from a ConfigMap, and run by a user who is nobody there."""
+    """The single file works in the plain base, mounted as from a ConfigMap, under an unknown user number."""
     file = tmp_path / "kubenurse.pyz"
     write(file, build()[0])
     agent = cluster.agents[1]
@@ -140,7 +140,7 @@ def test_the_single_file_does_the_same_in_an_image_without_kubenurse(
 
 
 def test_an_agent_in_the_container_is_a_healthy_member(podman: Podman, cluster: Cluster, report: list[str]) -> None:
-    """It finds its neighbour and is found, has no privilege, is healthy, and ends with 0 when told to."""
+    """The agent finds its neighbour and is found, has no privilege, is healthy, and ends with 0."""
     with container(podman, cluster) as agent:
         until(lambda: answers(agent), PROCESS_START)
         # Discovery lists the Pods first.
@@ -170,7 +170,7 @@ def test_without_an_agent_it_is_not_healthy(podman: Podman) -> None:
 
 
 def test_nothing_can_be_written_and_nothing_is_compiled(podman: Podman) -> None:
-    """Not even /tmp takes a file, and what is imported comes from the byte-code in the image."""
+    """No directory is writable, /tmp included, and imports use the byte-code in the image."""
     script = """
 import sys
 sys.path.insert(0, "/app")
@@ -198,7 +198,7 @@ def files(podman: Podman, image: str) -> dict[str, bytes]:
 
 
 def test_is_built_for_another_platform_without_emulation(podman: Podman, tmp_path: Path) -> None:
-    """For a platform whose programs cannot run here, its base has none at all, the same is put onto that base."""
+    """An image for another platform, whose programs cannot run here, gets the same files."""
     archive = tmp_path / "base.tar"
     with tarfile.open(archive, "w") as base:
         base.add(Path(__file__), "etc/file")
