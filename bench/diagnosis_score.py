@@ -73,7 +73,7 @@ def _causes(each: int) -> Iterator[str]:
     yield "|---|--:|--:|--:|---|"
     for name in FAULTS:
         score = _score([[name]] * each)
-        false = ", ".join(f"{count} x {cause}" for cause, count in sorted(score.false.items())) or "none"
+        false = ", ".join(f"{count} {cause}" for cause, count in sorted(score.false.items())) or "none"
         yield f"| {name} | {score.cases} | {score.precision():.3f} | {score.recall():.3f} | {false} |"
 
 

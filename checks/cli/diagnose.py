@@ -83,18 +83,18 @@ def _parse(content: bytes, shown: str) -> Mapping[str, Any]:
         raise UnusableBundleError(f"{shown}: not a bundle: nested too deeply") from error
     except ValueError as error:
         raise UnusableBundleError(f"{shown}: not a bundle: not JSON: {_printable(str(error))}") from error
-    if not isinstance(bundle, dict) or not _is_version(bundle):
+    if not isinstance(bundle, dict) or not _is_version(bundle, shown):
         raise UnusableBundleError(f"{shown}: not a bundle: 'kubenurse collect' writes one")
     if not isinstance(bundle.get("states"), list):
         raise UnusableBundleError(f"{shown}: not a bundle: it has no list of states")
     return bundle
 
 
-def _is_version(bundle: Mapping[str, Any]) -> bool:
+def _is_version(bundle: Mapping[str, Any], shown: str) -> bool:
     version = bundle.get("kubenurse_bundle")
     if isinstance(version, int) and not isinstance(version, bool) and version > 1:
-        raise UnusableBundleError(f"a bundle of version {version}; this kubenurse reads version 1")
-    return version == 1
+        raise UnusableBundleError(f"{shown}: a bundle of version {version}; this kubenurse reads version 1")
+    return version == 1 and not isinstance(version, bool)
 
 
 def print_diagnosis(document: Mapping[str, Any], *, colour: bool) -> str:

@@ -24,7 +24,7 @@ def diagnose(bundle: Mapping[str, Any]) -> dict[str, Any]:
         {"node": each.node, "type": each.kind, "state": each.state}
         for each in sorted(findings.unexplained, key=lambda each: (each.node, each.kind, each.state))
     ]
-    healthy = not unexplained and all(each["severity"] == "info" for each in verdicts)
+    healthy = bool(scene.evidence.agents) and not unexplained and all(each["severity"] == "info" for each in verdicts)
     answered = len(scene.evidence.agents)
     return {
         "healthy": healthy,

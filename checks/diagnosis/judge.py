@@ -13,10 +13,10 @@ from checks.diagnosis.merge import tidy
 from checks.diagnosis.scene import Scene
 from checks.diagnosis.slow import Late, find_slow
 from checks.diagnosis.solve import Chosen, solve
-from checks.diagnosis.states import REFUSED
+from checks.diagnosis.states import REFUSED, SKIPPED
 
 # Nearly all: so many of the agents cannot learn of their neighbours that the reason is not theirs.
-NEARLY_ALL = 0.9
+NEARLY_ALL = 0.8
 
 
 @dataclass(slots=True)
@@ -57,7 +57,13 @@ def _discovery(
     """Return where agents do not learn of their neighbours although they reach the API server."""
     if api_certificate or broken & {("api_server", ""), ("service_routing", "")}:
         return []
-    judged = [agent for agent in scene.agents if ("api_server", agent.node) not in broken and agent.node not in cut_off]
+    judged = [
+        agent
+        for agent in scene.agents
+        if agent.discovery not in ("", SKIPPED)
+        and ("api_server", agent.node) not in broken
+        and agent.node not in cut_off
+    ]
     failing = {agent.node: agent.discovery for agent in judged if discovery_fails(agent, scene)}
     nodes = {agent.node for agent in judged}
     if len(failing) > 1 and len(failing) >= NEARLY_ALL * len(nodes):
