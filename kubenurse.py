@@ -11,6 +11,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -236,6 +237,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print_problems(error)
         return BAD_CONFIGURATION
+    except MemoryError:
+        os._exit(1)  # the interpreter's own end takes memory too
 
 
 if __name__ == "__main__":

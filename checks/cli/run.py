@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import Callable
 from typing import Protocol
@@ -11,7 +12,7 @@ from typing import Protocol
 from checks import __version__
 from checks.config.settings import Config
 from checks.report import log
-from checks.schedule.exits import ORDERLY, Exits, end_after
+from checks.schedule.exits import ORDERLY, Exits, LastResort
 from checks.schedule.watchdog import LOOK_SECONDS, Watchdog, longest_silence
 from checks.web.listen import StartError
 from checks.web.view import View
@@ -59,10 +60,10 @@ def run(config: Config, make_agent: Callable[[Config, OnDeath], RunningAgent]) -
     agent = make_agent(config, on_death)
     with contextlib.closing(Exits()) as exits:
         listening.append(exits)
-        return _run_until(exits, agent)
+        return _run_until(exits, agent, LastResort())
 
 
-def _run_until(exits: Exits, agent: RunningAgent) -> int:
+def _run_until(exits: Exits, agent: RunningAgent, last_resort: LastResort) -> int:
     try:
         agent.start()
     except StartError as error:
@@ -77,7 +78,15 @@ def _run_until(exits: Exits, agent: RunningAgent) -> int:
         why = exits.wait(LOOK_SECONDS) or watchdog.silent()
     code = 0 if why in {number.name for number in ORDERLY} else 1
     wait = agent.config.shutdown_duration if why == signal.SIGTERM.name else 0.0
-    end_after(wait + CLOSE_SECONDS, code)
+    last_resort.arm(wait + CLOSE_SECONDS, code)
+    try:
+        _end(exits, agent, why, code, wait)
+    except MemoryError:
+        os._exit(code)  # the interpreter's own end takes memory too
+    return code
+
+
+def _end(exits: Exits, agent: RunningAgent, why: str, code: int, wait: float) -> None:
     if code:
         # Past the queue, whose thread may be the one that hangs.
         log.last_words("agent stopping", why=why)
@@ -88,7 +97,6 @@ def _run_until(exits: Exits, agent: RunningAgent) -> int:
     exits.wait(wait)
     agent.close()
     logger.info("agent stopped")
-    return code
 
 
 def _log_start(agent: RunningAgent) -> None:

@@ -58,20 +58,31 @@ class Exits:
         self._writer.close()
 
 
-def end_after(seconds: float, code: int) -> None:
-    """End the process with ``code`` after ``seconds`` at the latest, even while all of its threads wait.
+class LastResort:
+    """Ends the process at a moment that is set later, even while every other thread waits.
 
-    Where the system has no thread to give, the process ends at once.
+    Its thread starts with the agent: while memory is short, no thread can be started to end a process.
     """
 
-    def end() -> None:
-        time.sleep(seconds)
-        os._exit(code)
+    def __init__(self) -> None:
+        """Start the thread.
 
-    try:
-        threading.Thread(target=end, name="end", daemon=True).start()
-    except RuntimeError:
-        os._exit(code)
+        Raises:
+            RuntimeError: when the system has no thread to give.
+        """
+        self._armed = threading.Event()
+        self._seconds, self._code = 0.0, 0
+        threading.Thread(target=self._wait, name="last-resort", daemon=True).start()
+
+    def arm(self, seconds: float, code: int) -> None:
+        """End the process with ``code`` after ``seconds``, unless it has ended by then."""
+        self._seconds, self._code = seconds, code
+        self._armed.set()
+
+    def _wait(self) -> None:
+        self._armed.wait()
+        time.sleep(self._seconds)
+        os._exit(self._code)
 
 
 def leave(code: int, seconds: float = LEAVE_SECONDS) -> int:

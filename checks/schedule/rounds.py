@@ -184,17 +184,24 @@ class Rounds:
         """Start a round's checks, spread over the interval, and set the timer for the next round."""
         try:
             self._start_spread(planned)
-            while not self._stopping.is_set():
-                try:
-                    self._schedule(next_round(planned, time.monotonic(), self._interval))
-                    break
-                except RuntimeError as error:
-                    log.warning("scheduling a round failed, trying again", extra={"facts": {"why": str(error)}})
-                    self._stopping.wait(self._interval)
+            self._schedule_next(planned)
         except BaseException as error:
             # Nothing above raises but a shortage of memory or the end of the interpreter: without rounds the agent
             # would answer with old results for good.
             self._on_death("rounds", error)
+
+    def _schedule_next(self, planned: float) -> None:
+        complained = False
+        while not self._stopping.is_set():
+            try:
+                self._schedule(next_round(planned, time.monotonic(), self._interval))
+                break
+            except RuntimeError as error:
+                # Once, not at each try: the shortage may last.
+                if not complained:
+                    log.warning("scheduling a round failed, trying again", extra={"facts": {"why": str(error)}})
+                complained = True
+                self._stopping.wait(self._interval)
 
     def _start_spread(self, planned: float) -> None:
         try:

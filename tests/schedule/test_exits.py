@@ -89,11 +89,11 @@ sys.exit(leave(7, seconds=0.1))
 
 
 def test_an_end_that_hangs_is_cut_short() -> None:
-    """``end_after`` ends the process with its code while the main thread is blocked."""
+    """The last resort ends the process with its code while the main thread is blocked."""
     done = run_program("""
 import threading
-from checks.schedule.exits import end_after
-end_after(0.1, 5)
+from checks.schedule.exits import LastResort
+LastResort().arm(0.1, 5)
 threading.Event().wait()
 """)
     assert done.returncode == 5
