@@ -109,4 +109,4 @@ def _add_authorities(context: ssl.SSLContext, path: Path) -> None:
 
 
 def _complain(why: str) -> None:
-    log.warning("CA files not reloaded, the ones from before go on", extra={"facts": {"why": why}})
+    log.warning("CA files not reloaded, the previous ones stay in use", extra={"facts": {"why": why}})

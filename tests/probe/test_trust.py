@@ -186,7 +186,7 @@ def test_a_half_written_file_keeps_the_last_good_context(
     replace(file, cut(authority.pem))
     assert trusts(store.context(), server)
     assert trusts(store.context(), server)
-    assert warnings_of(caplog) == ["CA files not reloaded, the ones from before go on"]
+    assert warnings_of(caplog) == ["CA files not reloaded, the previous ones stay in use"]
     replace(file, authority.pem)
     assert trusts(store.context(), server)
     assert len(warnings_of(caplog)) == 1

@@ -234,7 +234,7 @@ def test_a_shortage_keeps_no_renewed_file_out(authority: Authority) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
         "certificate not reloaded, the one from before stays",
-        "CA files not reloaded, the ones from before go on",
+        "CA files not reloaded, the previous ones stay in use",
     ]
 
 
