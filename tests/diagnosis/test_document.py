@@ -6,7 +6,7 @@ import pytest
 
 from checks.diagnosis import diagnose, diagnose_one
 from tests.diagnosis.bundles import LOST, NAMED, NODES, NOW, REFUSED, Bundle, witness
-from tests.diagnosis.faults import FAULTS
+from tests.diagnosis.catalogue import FAULTS
 from tests.diagnosis.score import make_case
 
 NO_NAME = "dns: no usable answer from the name servers"
