@@ -14,7 +14,8 @@ import statistics
 import time
 
 from checks.diagnosis import diagnose
-from tests.diagnosis.faults import FAULTS, Truth
+from tests.diagnosis.catalogue import FAULTS
+from tests.diagnosis.faults import Truth
 from tests.diagnosis.generator import Bundler, make_world
 
 CASES: dict[str, tuple[str, ...]] = {

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from tests.diagnosis.faults import FAULTS, is_hidden
+from tests.diagnosis.catalogue import FAULTS, is_hidden
 from tests.diagnosis.score import SIZES, Case, Score, judge_all, make_case
 
 PAGE = Path(__file__).parent.parent / "docs" / "diagnosis.md"

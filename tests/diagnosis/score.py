@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from checks.diagnosis import diagnose
-from tests.diagnosis.faults import FAULTS, Truth, Verdict, verdict
+from tests.diagnosis.catalogue import FAULTS
+from tests.diagnosis.faults import Truth, Verdict, verdict
 from tests.diagnosis.generator import ROUNDS, Bundler, make_world
 
 SIZES = (5, 6, 8, 10, 12, 20, 40)

@@ -6,7 +6,7 @@ import pytest
 
 from checks.diagnosis import diagnose, diagnose_one
 from tests.diagnosis.bundles import LOST, NAMED, NODES, NOW, REFUSED, Bundle, witness
-from tests.diagnosis.faults import FAULTS
+from tests.diagnosis.catalogue import FAULTS
 from tests.diagnosis.score import make_case
 
 NO_NAME = "dns: no usable answer from the name servers"
@@ -80,13 +80,12 @@ def test_the_last_known_address_tells_what_the_name_hides() -> None:
 
 
 def test_causes_that_explain_the_same_are_named_as_alternatives() -> None:
-    """One tester alone cannot tell a path from a node that is down."""
-    bundle = Bundle(("a1", "b1"))
-    bundle.fail(["a1"], ["path_b1"], LOST)
-    bundle.silence("b1")
+    """TLS handshakes that hang on one node: its MTU, or what is between it and the API server."""
+    bundle = Bundle()
+    bundle.fail(["a2"], ["api_server_direct", "api_server_dns"], "tls: timed out after 5s")
     (found,) = diagnose(bundle.document)["verdicts"]
-    assert found["cause"] == "node"
-    assert found["or"] == [{"cause": "path", "where": {"from": "a1", "to": "b1"}}]
+    assert (found["cause"], found["where"]) == ("mtu", {"node": "a2"})
+    assert found["or"] == [{"cause": "api_server", "where": {"node": "a2"}}]
     assert found["confidence"] < 0.9
 
 

@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 
 from checks.diagnosis import diagnose
-from tests.diagnosis.faults import FAULTS, is_hidden
+from tests.diagnosis.catalogue import FAULTS, is_hidden
 from tests.diagnosis.score import Score, judge_all, make_case, verdicts_of
 
 PAIRS = [pair for pair in combinations(FAULTS, 2) if not is_hidden(*pair)]
