@@ -40,6 +40,32 @@ class Limit:
         return held_back
 
 
+class Bucket:
+    """Lets a burst of ``most`` events through, and over a long time one in ``seconds`` seconds (a token bucket).
+
+    Times are seconds of one clock, given by the caller; a time before the last one counts as the last one. It does not
+    lock: its owner does.
+    """
+
+    __slots__ = ("_at", "_most", "_seconds", "_tokens")
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._tokens = float(most)
+        self._at: float | None = None
+
+    def lets_through(self, now: float) -> bool:
+        """Take a token for an event at ``now``; False when there is none."""
+        if self._at is not None and now > self._at:
+            self._tokens = min(float(self._most), self._tokens + (now - self._at) / self._seconds)
+        self._at = now if self._at is None else max(now, self._at)
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+
 class SparseLog:
     """Logs one warning in ``interval`` seconds, with the number of those held back before it.
 

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from checks.model import TRACE_EVENTS, CheckResult, Neighbourhood
 from checks.report.callers import Callers
-from checks.report.families import agent_families, check_families, discovery_errors, histograms
+from checks.report.families import agent_families, check_families, discovery_errors, histograms, own_families
 from checks.report.histogram import Histogram, LeHistogram, VmrangeHistogram
 from checks.report.histogram_text import LE, VMRANGE, HistogramFamily, text_of
 from checks.report.negotiation import acceptable, gzip_accepted
@@ -58,7 +58,8 @@ class Metrics:
     ``buckets`` are the ``le`` bounds in seconds, used unless ``victoriametrics`` asks for ``vmrange`` buckets.
     ``trace_events`` are the events kept in the trace histogram. ``expose_metadata`` False leaves out HELP and TYPE.
     ``neighbourhood``, ``checked`` (the number of neighbours checked) and ``log_dropped`` (lines of the log that were
-    dropped so far) are asked at each scrape; ``clock`` returns monotonic seconds.
+    dropped so far) are asked at each scrape, as is ``own``, where given: how many seconds the agent's own timers were
+    late, and whether it is starved. ``clock`` returns monotonic seconds.
 
     Series are bounded by the number of check types, which ``retain`` bounds: a type has at most 10 histograms, 18 codes
     and 25 error events. A series of errors appears with its first error, as in v1.15: zeros for all that could happen

@@ -8,14 +8,15 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from checks.model import CheckResult
-from checks.report.limits import Limit
+from checks.report.limits import Bucket, Limit
 
 log = logging.getLogger("kubenurse.checks")
 
-WINDOW_SECONDS = 60.0
-# Lines a minute for each check: two outages that start and end, and one change of reason.
-MOST_TURNS = 4
-MOST_REASONS = 1
+# A change of reason is said once in so many seconds for each check.
+REASON_SECONDS = 60.0
+# Lines about failing and recovering of one check: a burst of fifteen outages, then one line in so many seconds.
+MOST_TURNS = 30
+TURN_SECONDS = 15.0
 
 
 @dataclass(slots=True)
@@ -31,17 +32,17 @@ class _Course:
     reason: str = ""
     since: float = 0.0
     unsaid: int = 0
-    turns: Limit = field(default_factory=lambda: Limit(MOST_TURNS, WINDOW_SECONDS))
-    reasons: Limit = field(default_factory=lambda: Limit(MOST_REASONS, WINDOW_SECONDS))
+    turns: Bucket = field(default_factory=lambda: Bucket(MOST_TURNS, TURN_SECONDS))
+    reasons: Limit = field(default_factory=lambda: Limit(1, REASON_SECONDS))
 
 
 class Transitions:
     """A sink of results that logs changes only: a check that keeps failing for one reason writes one line.
 
-    A check writes at most MOST_TURNS lines about failing and recovering and MOST_REASONS about its reason in
-    WINDOW_SECONDS. A change beyond that is held back and counted; the next line has the count as ``held_back``. Once
-    there is room, the log says what is the case then. So the last line of a check is never wrong for longer than
-    WINDOW_SECONDS and one interval.
+    A check writes a line about a change of reason at most once in REASON_SECONDS. About failing and recovering it
+    writes a burst of MOST_TURNS lines, so that outages are told one by one, and then one in TURN_SECONDS. A change
+    beyond that is held back and counted; the next line has the count as ``held_back``. Once there is room, the log
+    says what is the case then: the last line of a check is wrong for at most REASON_SECONDS and one interval.
 
     Time is that of the results (``CheckResult.finished``). Memory: one entry for each check that has failed, of those
     that ``retain`` keeps.

@@ -65,6 +65,11 @@ class LineWriter:
         return self._dropped
 
     @property
+    def waiting(self) -> int:
+        """How many lines the thread has not begun to write."""
+        return len(self._lines)
+
+    @property
     def last_lived(self) -> float:
         """When the thread last showed that it lives, in monotonic seconds.
 

@@ -102,11 +102,13 @@ def test_state_of_a_healthy_agent(cluster: Cluster) -> None:
 FAMILIES = {
     "kubenurse_build_info": "gauge",
     "kubenurse_check_success": "gauge",
+    "kubenurse_check_timestamp_seconds": "gauge",
     "kubenurse_discovery_age_seconds": "gauge",
     "kubenurse_discovery_errors": "counter",
     "kubenurse_errors": "counter",
     "kubenurse_httpclient_request_duration_seconds": "histogram",
     "kubenurse_httpclient_requests": "counter",
+    "kubenurse_log_dropped": "counter",
     "kubenurse_httpclient_trace_request_duration_seconds": "histogram",
     "kubenurse_neighbourhood_incoming_checks": "gauge",
     "kubenurse_neighbours": "gauge",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
@@ -33,6 +35,7 @@ class Agent:
         victoriametrics: bool = False,
         trace_events: frozenset[str] = frozenset(TRACE_EVENTS),
         expose_metadata: bool = True,
+        own: Callable[[], tuple[float, bool]] | None = None,
     ) -> Metrics:
         """Make metrics that read this agent, configured by default as the contract says."""
         return Metrics(
@@ -43,6 +46,7 @@ class Agent:
             trace_events=trace_events,
             expose_metadata=expose_metadata,
             log_dropped=lambda: self.log_dropped,
+            own=own,
             clock=lambda: self.now,
         )
 

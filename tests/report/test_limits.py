@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checks.report.limits import Limit, SparseLog
+from checks.report.limits import Bucket, Limit, SparseLog
 
 
 @given(
@@ -30,6 +30,15 @@ def test_no_window_has_more_than_the_limit(most: int, pauses: list[float]) -> No
             held_back += 1
     assert limit.take_held_back() == held_back
     assert limit.take_held_back() == 0
+
+
+def test_a_bucket_lets_a_burst_through_and_then_little() -> None:
+    """The burst comes through at once, then one event in each stretch, and a long pause fills it again."""
+    bucket = Bucket(3, 10.0)
+    assert [bucket.lets_through(0.0) for _ in range(5)] == [True, True, True, False, False]
+    assert [bucket.lets_through(float(second)) for second in range(5, 41, 5)] == [False, True] * 4
+    assert not bucket.lets_through(20.0)
+    assert [bucket.lets_through(1000.0) for _ in range(4)] == [True, True, True, False]
 
 
 def test_a_sparse_log_says_how_much_it_held_back(caplog: pytest.LogCaptureFixture) -> None:

@@ -287,6 +287,14 @@ def test_no_age_without_discovery(agent: Agent, metrics: Metrics, neighbourhood:
     assert value(metrics, "kubenurse_discovery_age_seconds") is None
 
 
+def test_whether_the_agent_is_starved(agent: Agent) -> None:
+    """The agent's own lateness and want of CPU are there once the agent knows them."""
+    assert value(agent.metrics(), "kubenurse_agent_starved") is None
+    metrics = agent.metrics(own=lambda: (0.75, True))
+    assert value(metrics, "kubenurse_agent_lateness_seconds") == 0.75
+    assert value(metrics, "kubenurse_agent_starved") == 1
+
+
 def test_dropped_lines_of_the_log(agent: Agent) -> None:
     """Lines of the log that were dropped are counted, from 0 on."""
     metrics = agent.metrics()

@@ -79,18 +79,18 @@ def test_a_full_pipe_drops_lines_and_counts_them() -> None:
     """Nobody waits: beyond the bound lines are dropped; read again, the log says where and how many."""
     with pipe(full=True) as (reader, descriptor), writing_to(descriptor, most_lines=3) as writer:
         writer.put(b"first\n")
-        until(lambda: not writer.flush(0) and writer.last_lived, DEADLINE)
+        until(lambda: writer.waiting == 0, DEADLINE)
         begun = time.monotonic()
         for number in range(1000):
             writer.put(b"line %d\n" % number)
         assert time.monotonic() - begun < DEADLINE
-        # One line is the thread's, three wait; which of the first ones that is depends on how fast the thread was.
-        assert 996 <= writer.dropped <= 998
-        dropped = writer.dropped
-        kept = 1000 - dropped
-        expected = b"first\n" + b"".join(b"line %d\n" % number for number in range(kept))
+        # The thread holds the first line, three wait.
+        dropped = 997
+        assert writer.dropped == dropped
+        assert not writer.flush(0)
+        expected = b"first\nline 0\nline 1\nline 2\n"
         data = b""
-        while not data.endswith(expected[-8:]):
+        while not data.endswith(expected):
             data += os.read(reader, 65536)
         assert data.lstrip(b"\0") == expected
         assert writer.flush(DEADLINE)
