@@ -35,7 +35,14 @@ VENDORED = ("prometheus-client", "urllib3")
 # A ConfigMap can hold 1 MiB. The difference is for its other keys and its metadata.
 LARGEST_BYTES = 700_000
 # Modules without byte-code: the agent does not import them, and the bytes are better spent on its start.
-FOR_COMMANDS = ("checks/diagnosis/", "checks/cli/ask", "checks/cli/commands", "checks/cli/diagnose", "checks/cli/table")
+FOR_COMMANDS = (
+    "checks/diagnosis/",
+    "checks/kube/kubeconfig",
+    "checks/cli/ask",
+    "checks/cli/commands",
+    "checks/cli/diagnose",
+    "checks/cli/table",
+)
 SHEBANG = b"#!/usr/bin/env python3\n"
 EARLIEST = 315_532_800  # 1980-01-01, the first time of the zip format
 

@@ -83,6 +83,8 @@ def _run_until(exits: Exits, agent: RunningAgent, last_resort: LastResort) -> in
         _end(exits, agent, why, code, wait)
     except MemoryError:
         os._exit(code)  # the interpreter's own end takes memory too
+    if "MemoryError" in why:
+        os._exit(code)  # as above: the shortage has not passed
     return code
 
 

@@ -82,24 +82,6 @@ def agent_families(
     return families
 
 
-def own_families(lateness: float, starved: bool) -> list[Metric]:
-    """Return how well the agent itself runs; ``lateness`` is seconds."""
-    return [
-        _gauge(
-            "kubenurse_agent_lateness_seconds",
-            "How late this agent's own timers ran, the worst of the last minute.",
-            (),
-            [((), lateness)],
-        ),
-        _gauge(
-            "kubenurse_agent_starved",
-            "Whether this agent waited for its CPU, so that its figures are not to be believed.",
-            (),
-            [((), float(starved))],
-        ),
-    ]
-
-
 def check_families(types: Types) -> list[Metric]:
     """Return what concerns single checks, histograms apart."""
     of_type = ("type",)

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from checks.model import TRACE_EVENTS, CheckResult, Neighbourhood
 from checks.report.callers import Callers
-from checks.report.families import agent_families, check_families, discovery_errors, histograms, own_families
+from checks.report.families import agent_families, check_families, discovery_errors, histograms
 from checks.report.histogram import Histogram, LeHistogram, VmrangeHistogram
 from checks.report.histogram_text import LE, VMRANGE, HistogramFamily, text_of
 from checks.report.negotiation import acceptable, gzip_accepted

@@ -109,6 +109,8 @@ FAMILIES = {
     "kubenurse_httpclient_request_duration_seconds": "histogram",
     "kubenurse_httpclient_requests": "counter",
     "kubenurse_log_dropped": "counter",
+    "kubenurse_agent_lateness_seconds": "gauge",
+    "kubenurse_agent_starved": "gauge",
     "kubenurse_httpclient_trace_request_duration_seconds": "histogram",
     "kubenurse_neighbourhood_incoming_checks": "gauge",
     "kubenurse_neighbours": "gauge",

@@ -111,7 +111,8 @@ def test_a_plugin_that_hangs_while_credentials_are_renewed_does_not_hold_up_the_
         home.write()
         with agent(tmp_path, KUBECONFIG=str(home.file), KUBENURSE_CHECK_INTERVAL="200ms") as running:
             pipe = plugin.hang()
-            until(lambda: plugin.runs == 2)
+            # A plugin is run again 5 s after its last run at the earliest.
+            until(lambda: plugin.runs == 2, timeout=20)
             end_in_time(running)
         # The plugin outlives an agent that is no container's first process.
         os.close(os.open(pipe, os.O_WRONLY))

@@ -51,7 +51,7 @@ def test_plugin_runs_again_before_its_token_expires(home: Home) -> None:
     assert bearer(credentials) == "first"
     assert plugin.runs == 1
     home.clock.now += 200
-    until(lambda: bearer(credentials) == "second")
+    until(lambda: bearer(credentials) == "second", timeout=20)
     assert plugin.runs == 2
 
 
@@ -74,7 +74,7 @@ def test_plugin_that_gives_no_expiry_runs_again_after_a_while(home: Home) -> Non
     credentials = home.load()
     plugin.give(token="second")
     home.clock.now += PLUGIN_AGAIN_AFTER
-    until(lambda: bearer(credentials) == "second")
+    until(lambda: bearer(credentials) == "second", timeout=20)
     assert plugin.runs == 2
 
 
@@ -117,7 +117,7 @@ def test_plugin_that_fails_later_is_said_once_its_token_expires(home: Home) -> N
     plugin.answer.unlink()
     home.clock.now += 3000
     assert bearer(credentials) == "first"
-    until(lambda: plugin.runs == 2)
+    until(lambda: plugin.runs == 2, timeout=20)
     home.clock.now += 1000
     for _ in range(3):
         with pytest.raises(KubeconfigError, match=r"exec: process returned 3\. not logged in"):
@@ -140,7 +140,7 @@ def test_plugin_that_hangs_delays_no_caller_for_long(home: Home) -> None:
     fifo = plugin.hang()
     home.clock.now += 3000
     assert bearer(credentials) == "first"
-    until(lambda: plugin.runs == 2)
+    until(lambda: plugin.runs == 2, timeout=20)
     home.clock.now += 1000
     for _ in range(2):
         with pytest.raises(KubeconfigError, match=r"no new credentials within 0\.1 s"):
@@ -156,7 +156,7 @@ def test_plugin_that_hangs_delays_no_caller_for_long(home: Home) -> None:
         except KubeconfigError as error:
             return str(error)
 
-    until(lambda: sent() == "second")
+    until(lambda: sent() == "second", timeout=20)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_plugin_that_hangs_at_the_start_does_not_keep_the_agent(
     home.write()
     with heeding_ctrl_c():
         running = Running(tmp_path, {"KUBECONFIG": str(home.file)})
-    until(lambda: plugin.runs)
+    until(lambda: plugin.runs, timeout=20)
     assert running.end(number) == 0
     assert "Traceback" not in running.log()
     # The plugin itself goes on where its agent was no container's first process.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
@@ -35,7 +33,8 @@ class Agent:
         victoriametrics: bool = False,
         trace_events: frozenset[str] = frozenset(TRACE_EVENTS),
         expose_metadata: bool = True,
-        own: Callable[[], tuple[float, bool]] | None = None,
+        lateness: float = 0.0,
+        starved: bool = False,
     ) -> Metrics:
         """Make metrics that read this agent, configured by default as the contract says."""
         return Metrics(
@@ -46,7 +45,8 @@ class Agent:
             trace_events=trace_events,
             expose_metadata=expose_metadata,
             log_dropped=lambda: self.log_dropped,
-            own=own,
+            lateness=lambda: lateness,
+            starved=lambda: starved,
             clock=lambda: self.now,
         )
 

@@ -288,9 +288,9 @@ def test_no_age_without_discovery(agent: Agent, metrics: Metrics, neighbourhood:
 
 
 def test_whether_the_agent_is_starved(agent: Agent) -> None:
-    """The agent's own lateness and want of CPU are there once the agent knows them."""
-    assert value(agent.metrics(), "kubenurse_agent_starved") is None
-    metrics = agent.metrics(own=lambda: (0.75, True))
+    """The agent's own lateness and want of CPU are shown as they are at the scrape."""
+    assert value(agent.metrics(), "kubenurse_agent_starved") == 0
+    metrics = agent.metrics(lateness=0.75, starved=True)
     assert value(metrics, "kubenurse_agent_lateness_seconds") == 0.75
     assert value(metrics, "kubenurse_agent_starved") == 1
 
