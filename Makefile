@@ -35,6 +35,7 @@ fuzz: $(VENV)/.fuzz
 # MUTANTS='checks.targets.*' takes one room; all of them take an hour. It is not part of CI.
 MUTANTS ?=
 mutation: $(VENV)/.mutation
+	rm -rf mutants
 	$(BIN)/mutmut run $(MUTANTS)
 	$(BIN)/mutmut results
 
