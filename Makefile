@@ -6,7 +6,7 @@ TOOLS := .tools/bin
 KUSTOMIZE_VERSION := v5.8.1
 HELM_VERSION := v3.21.4
 
-.PHONY: manifests-test vendored run test e2e soak fuzz audit lint docs pictures clean pyz image image-test release-check
+.PHONY: manifests-test vendored run test e2e soak fuzz mutation audit lint docs pictures clean pyz image image-test release-check
 
 run: $(VENV)/.sandbox
 	@$(BIN)/python -m sandbox
@@ -30,6 +30,14 @@ soak: $(VENV)/.sandbox
 SECONDS ?= 30
 fuzz: $(VENV)/.fuzz
 	$(BIN)/python -m fuzz --seconds $(SECONDS) $(FUZZ_TARGETS)
+
+# Small changes of the code, each of which some test has to notice; mutants/ keeps them for `mutmut show`.
+# MUTANTS='checks.targets.*' takes one room; all of them take an hour. It is not part of CI.
+MUTANTS ?=
+mutation: $(VENV)/.mutation
+	rm -rf mutants
+	$(BIN)/mutmut run $(MUTANTS)
+	$(BIN)/mutmut results
 
 # Known vulnerabilities of the pinned packages. It asks PyPI; AUDIT_ARGS="-s osv --osv-url URL" asks a copy of the OSV
 # database inside a closed network. A package that cannot be looked up is a failure, not a pass.
@@ -91,7 +99,7 @@ release-check: $(VENV)/.lint
 	$(BIN)/python -m tools.release_check
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist mutants *.egg-info
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
@@ -110,6 +118,10 @@ $(VENV)/.test: $(BIN)/python setup.cfg pyproject.toml
 
 $(VENV)/.fuzz: $(VENV)/.test
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test,fuzz]'
+	@touch $@
+
+$(VENV)/.mutation: $(VENV)/.test
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test,mutation]'
 	@touch $@
 
 $(VENV)/.audit: $(BIN)/python setup.cfg

@@ -37,6 +37,7 @@ LARGEST_BYTES = 700_000
 # Modules without byte-code: the agent does not import them, and the bytes are better spent on its start.
 FOR_COMMANDS = (
     "checks/diagnosis/",
+    "urllib3/http2/connection",
     "checks/kube/kubeconfig",
     "checks/cli/ask",
     "checks/cli/commands",

@@ -184,6 +184,34 @@ def test_ratios_are_of_the_last_minute(clock: Clock) -> None:
     assert document["starved"]
 
 
+@pytest.mark.parametrize(("step", "expected"), [(20.0, (0.6, 0.6)), (100.0, (0.9, 0.9))])
+def test_ratios_of_rare_samples(clock: Clock, step: float, expected: tuple[float, float]) -> None:
+    """Ratios begin with the oldest sample of the last minute, or with the sample before where that is older."""
+    counters = CpuCounters("g", 0, 0, 0.0)
+    own = Own(lambda: counters, clock)
+    for ratio in (0.0, 0.0, 0.3, 0.6, 0.9):
+        clock.now += step
+        counters = CpuCounters(
+            "g",
+            (counters.periods or 0) + 10,
+            (counters.throttled or 0) + round(10 * ratio),
+            (counters.waited or 0.0) + ratio * step,
+        )
+        own.sample()
+    document = own.document()
+    assert (document["throttled_ratio"], document["waiting_ratio"]) == expected
+
+
+def test_an_agent_that_never_waits_has_ratios_of_nothing(clock: Clock) -> None:
+    """Counters that stay at 0 give 0, and not None: the kernel told that nothing was throttled."""
+    own = Own(lambda: CpuCounters("g", round(clock.now), 0, 0.0), clock)
+    own.sample()
+    clock.now += 10
+    own.sample()
+    document = own.document()
+    assert (document["throttled_ratio"], document["waiting_ratio"]) == (0.0, 0.0)
+
+
 @pytest.mark.parametrize(
     ("lateness", "throttled", "waited", "starved"),
     [

@@ -6,6 +6,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from checks.schedule.rounds import MOST_WORKERS
 from tests.schedule.world import LONG, PATIENCE, Make, World, names
 from tests.support.waiting import until
@@ -87,6 +89,22 @@ def test_no_thread_is_left_after_close(make: Make) -> None:
     rounds.close()
     # The thread that set the last timer may have its last instruction to do.
     until(lambda: set(threading.enumerate()) <= before)
+
+
+def test_close_waits_a_bounded_time_for_checks_that_hang(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks that do not end share one deadline: however many hang, the agent's end takes no longer."""
+    monkeypatch.setattr("checks.schedule.rounds.CLOSE_SECONDS", 0.1)
+    world = World(*names(10))
+    world.hold(*world.kinds)
+    rounds = make(world)
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(rounds.fresh)
+        world.wait_started("path_9")
+        closed = pool.submit(rounds.close)
+        try:
+            closed.result(PATIENCE / 2)
+        finally:
+            world.release()
 
 
 def test_close_without_start(make: Make) -> None:

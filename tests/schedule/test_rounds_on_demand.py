@@ -33,6 +33,18 @@ def test_fresh_runs_only_stale_checks(make: Make) -> None:
     assert [kind for kind, _ in world.started] == ["me_service", "path_a"]
 
 
+def test_young_results_are_returned_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only checks that run are spread over a burst: a caller that needs none waits for nothing."""
+    world = World(*names(20))
+    rounds = make(world, ttl=LONG)
+    rounds.fresh()
+    monkeypatch.setattr("checks.schedule.rounds.BURST_SPACING", 1.0)
+    monkeypatch.setattr("checks.schedule.rounds.LONGEST_BURST", 20.0)
+    begun = time.monotonic()
+    assert len(rounds.fresh()) == 20
+    assert time.monotonic() - begun < PATIENCE
+
+
 def test_ttl_of_zero_checks_for_every_caller(make: Make) -> None:
     """With a TTL of 0 each caller gets new results."""
     world = World("me_service", "path_a")

@@ -59,6 +59,17 @@ def test_a_process_that_stood_still_blames_no_part() -> None:
     assert found[-1].startswith("rounds ")
 
 
+@pytest.mark.parametrize(("gap", "blamed"), [(2 * LOOK_SECONDS, True), (2 * LOOK_SECONDS + 1, False)])
+def test_only_a_look_that_comes_later_than_two_looks_starts_anew(gap: float, *, blamed: bool) -> None:
+    """Looks that come somewhat late still find a silent part; a gap of more than two looks counts as a stop."""
+    world = World()
+    found = []
+    while world.now < 1000.0 + 3 * LIMIT:
+        world.now += gap
+        found.append(world.watchdog.silent())
+    assert any(found) == blamed
+
+
 def test_a_group_has_its_own_limit() -> None:
     """A part that is quiet by nature is named after the longer limit of its group."""
     world = World()

@@ -155,3 +155,10 @@ def test_host_network_pods_are_checked_at_their_nodes() -> None:
     assert {target.type: target.url for target in found} == {
         f"path_node-{number}": f"http://192.0.2.{number}:8080/alwayshappy" for number in range(1, 4)
     }
+
+
+def test_a_path_check_knows_the_node_and_its_address() -> None:
+    """The node's own address is the host's, not the Pod's; without a name to verify the address itself is verified."""
+    pod = Neighbour("kubenurse-a", "10.1.2.3", "192.0.2.7", "node-1", "Running")
+    (target,) = targets([pod], "https", 8443, "kubenurse-own")
+    assert (target.node, target.node_address, target.server_name) == ("node-1", "192.0.2.7", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from checks.config.load import load
-from checks.model import RUNNING, Neighbour, Neighbourhood
+from checks.model import API_SERVER_DIRECT, RUNNING, Neighbour, Neighbourhood, Target
 from checks.targets.selection import Selection
 
 ENVIRON = {
@@ -82,3 +82,27 @@ def test_neighbours_are_asked_by_https_under_the_name_to_verify() -> None:
         "kubenurse.example",
         "node-1",
     )
+
+
+def test_neighbours_are_asked_by_http_in_the_name_of_the_own_pod() -> None:
+    """Without TLS a path check is plain HTTP to the agents' port, and it announces the own Pod."""
+    world = World(KUBENURSE_SERVICE_URL="", KUBENURSE_EXTRA_CHECKS="")
+    world.known = replace(world.known, neighbours=(neighbour(1),))
+    wanted = world.selection.now()
+    assert wanted.targets == (
+        Target(
+            "path_node-1",
+            "http://10.0.0.1:8080/alwayshappy",
+            origin="kubenurse-0",
+            node="node-1",
+            node_address="192.0.2.1",
+        ),
+    )
+    assert wanted.types == {"path_node-1"}
+
+
+def test_the_api_server_is_checked_first() -> None:
+    """The API server's checks go to the address given, before all others."""
+    selection = Selection(load(ENVIRON), "https://10.0.0.1:443", lambda: Neighbourhood("ok"))
+    first = selection.now().targets[0]
+    assert (first.type, first.url) == (API_SERVER_DIRECT, "https://10.0.0.1:443/version")

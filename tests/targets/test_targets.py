@@ -92,11 +92,11 @@ def test_service_is_reached_directly() -> None:
 
 
 def test_extra_checks_go_to_the_urls_as_they_are() -> None:
-    """Extra checks have the user's names and URLs, in the user's order, and nothing is appended."""
+    """Extra checks have the user's names, URLs and order; nothing is appended; proxies and redirects are allowed."""
     found = config({"KUBENURSE_EXTRA_CHECKS": "shop:https://shop.example/health?deep=1|db:http://10.1.2.3:9000"})
-    assert [(target.type, target.url) for target in extra.targets(found)] == [
-        ("shop", "https://shop.example/health?deep=1"),
-        ("db", "http://10.1.2.3:9000"),
+    assert extra.targets(found) == [
+        Target("shop", "https://shop.example/health?deep=1", follow_redirects=True, use_proxy=True),
+        Target("db", "http://10.1.2.3:9000", follow_redirects=True, use_proxy=True),
     ]
 
 
