@@ -75,6 +75,12 @@ def test_files_of_both_versions_are_read() -> None:
         # Both, as systemd's hybrid has it; and neither.
         (V1_GROUPS + "0::/c1\n", V1_MOUNTS.format(root="/") + UNIFIED_MOUNT,
          ("/sys/fs/cgroup/cpu,cpuacct/kubepods/pod1/c1", "/sys/fs/cgroup/unified/c1")),
+        # The path has colons, and another controller of version 1 is mounted first.
+        ("2:cpu:/pod:1:2:c\n", "35 31 0:32 / /memory ro - cgroup a b,memory\n32 31 0:29 / /cpu ro - cgroup a rw,cpu\n",
+         ("/cpu/pod:1:2:c", "")),
+        # A line that is cut off is passed over.
+        ("0::/c1\n", "31 23 0:28 / /cut - cgroup2 cgroup2 rw\n" + V2_MOUNTS.format(root="/"),
+         ("", "/sys/fs/cgroup/c1")),
         ("", "", ("", "")),
         ("0::/\n", "", ("", "")),
     ],
