@@ -11,7 +11,6 @@ if __name__ == "__main__":
 
 import dataclasses
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -233,12 +232,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BAD_CONFIGURATION
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     try:
-        return leave(run(config, make_agent))
+        leave(run(config, make_agent))
     except ConfigError as error:
         print_problems(error)
         return BAD_CONFIGURATION
     except MemoryError:
-        os._exit(1)  # the interpreter's own end takes memory too
+        leave(1)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 from collections.abc import Callable
 from typing import Protocol
@@ -12,7 +11,7 @@ from typing import Protocol
 from checks import __version__
 from checks.config.settings import Config
 from checks.report import log
-from checks.schedule.exits import ORDERLY, Exits, LastResort
+from checks.schedule.exits import ORDERLY, Exits, LastResort, leave
 from checks.schedule.watchdog import LOOK_SECONDS, Watchdog, longest_silence
 from checks.web.listen import StartError
 from checks.web.view import View
@@ -82,9 +81,7 @@ def _run_until(exits: Exits, agent: RunningAgent, last_resort: LastResort) -> in
     try:
         _end(exits, agent, why, code, wait)
     except MemoryError:
-        os._exit(code)  # the interpreter's own end takes memory too
-    if "MemoryError" in why:
-        os._exit(code)  # as above: the shortage has not passed
+        leave(code)
     return code
 
 

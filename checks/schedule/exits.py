@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from types import FrameType
+from typing import NoReturn
 
 _REPORTED = 0  # the number of no signal
 # Signals that end the agent with exit code 0.
@@ -85,18 +87,20 @@ class LastResort:
         os._exit(self._code)
 
 
-def leave(code: int, seconds: float = LEAVE_SECONDS) -> int:
-    """Return the exit code when every thread that Python would wait for has ended; else end the process with it.
+def leave(code: int, seconds: float = LEAVE_SECONDS) -> NoReturn:
+    """End the process with ``code``, after the threads that end within ``seconds`` and after Python's exit functions.
 
-    A thread that hangs in a read, say of a file on a dead network mount, cannot be ended. Python would wait for it.
+    A thread that hangs in a read, say of a file on a dead network mount, cannot be ended, and Python would wait for it.
+    Python's own end also unwinds its daemon threads, which aborts the process while memory is short.
     """
     deadline = time.monotonic() + seconds
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join(max(0.0, deadline - time.monotonic()))
-            if thread.is_alive():
-                os._exit(code)
-    return code
+    # Whatever these raise, the process ends with its code.
+    with contextlib.suppress(BaseException):
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        atexit._run_exitfuncs()  # the one way to run them before os._exit
+    os._exit(code)
 
 
 def _taken(_number: int, _frame: FrameType | None) -> None:
