@@ -122,7 +122,9 @@ class Turn:
         if not self._free.acquire(timeout=self._seconds):
             raise BusyError(f"no turn within {self._seconds:g} s")
         try:
-            time.sleep(max(0.0, self._ended + min(rest(), self._seconds) - time.monotonic()))
+            pause = self._ended + min(rest(), self._seconds) - time.monotonic()
+            if pause > 0:
+                time.sleep(pause)
             return do()
         finally:
             self._ended = time.monotonic()
