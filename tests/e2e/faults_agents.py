@@ -22,7 +22,6 @@ TARGET = "node-5"
 CPU_SHARE = 0.05
 CPU_PERIOD = 0.02
 LEAST_PERIODS_THROTTLED = 20
-# The kernel stamps the moment at which an answer came, so that a wait for the CPU adds nothing after it.
 STOPPED_SECONDS = 3.0
 OWN_CHECKS = tuple(kind for kind in (*FIXED_TYPES, *paths_from(TARGET)) if kind != DISCOVERY)
 
